@@ -1,0 +1,1 @@
+"""Headrace: what leaves the server side — generated stubs, the Python client and the command line."""

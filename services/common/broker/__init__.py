@@ -1,0 +1,1 @@
+"""The batch queue between gateways and workers: one port, two adapters, and the one place that picks."""

@@ -1,0 +1,119 @@
+"""Plain grpc.aio servers and channels: health, reflection, errors and message limits in one place."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.common.errors import HeadraceError, error_of, status_of
+
+# Frames of coalesced work and pieces of files; clients' own limits are the gateway's business.
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+]
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class ErrorInterceptor(aio.ServerInterceptor):
+    """Turns HeadraceErrors raised by servicers into their gRPC statuses."""
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Wraps the handler that `continuation` finds."""
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        if handler.unary_unary or handler.stream_unary:
+            kind = "unary_unary" if handler.unary_unary else "stream_unary"
+            return handler._replace(**{kind: _translate_unary(getattr(handler, kind))})
+        kind = "unary_stream" if handler.unary_stream else "stream_stream"
+        return handler._replace(**{kind: _translate_stream(getattr(handler, kind))})
+
+
+def _translate_unary(behaviour: Any) -> Any:
+    async def translated(request: Any, context: Any) -> Any:
+        try:
+            return await behaviour(request, context)
+        except HeadraceError as error:
+            await context.abort(_CODES[status_of(error).grpc], str(error))
+
+    return translated
+
+
+def _translate_stream(behaviour: Any) -> Any:
+    async def translated(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            async for response in behaviour(request, context):
+                yield response
+        except HeadraceError as error:
+            await context.abort(_CODES[status_of(error).grpc], str(error))
+
+    return translated
+
+
+@asynccontextmanager
+async def serving(
+    address: str,
+    services: Iterable[str],
+    register: Callable[[aio.Server], None],
+    *,
+    grace: float = 2.0,
+) -> AsyncIterator[int]:
+    """Serves on `address` ("host:port"; port 0 picks one) and yields the port.
+
+    `services` are the full names that reflection and health report; `register` adds the servicers. On leaving, health
+    turns NOT_SERVING and calls in flight get `grace` seconds.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    server = aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+    register(server)
+    state = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(state, server)
+    names = list(services)
+    reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}: {error}") from error
+    await server.start()
+    for name in ("", *names):
+        await state.set(name, health_pb2.HealthCheckResponse.SERVING)
+    try:
+        yield port
+    finally:
+        await state.enter_graceful_shutdown()
+        await server.stop(grace)
+
+
+def channel(address: str) -> aio.Channel:
+    """A channel to another Headrace process."""
+    options = [
+        *_OPTIONS,
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
+    return aio.insecure_channel(address, options=options)
+
+
+def from_rpc_error(error: grpc.RpcError) -> HeadraceError:
+    """The HeadraceError that a failed call to another Headrace process stands for."""
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    if not callable(code) or not callable(details):
+        return error_of(2, str(error))
+    return error_of(code().value[0], details() or str(error))

@@ -1,0 +1,52 @@
+"""What a host (Envoy or grpc.aio) gives a handler, and what the table of handlers is made of.
+
+Handlers see bytes in and bytes out: the hot path passes the client's message on without rebuilding it. They raise
+`HeadraceError`s; the host turns those into gRPC statuses with the table in services/common/errors.py.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+Metadata = Mapping[str, str | bytes]
+
+
+@dataclass(slots=True)
+class Call:
+    """One gRPC call, seen from a handler.
+
+    Attributes:
+        method: the full path, "/package.Service/Method".
+        metadata: request metadata, keys in lower case; values of "-bin" keys are bytes.
+        deadline: on the event loop's clock (`loop.time()`), None if the caller set none.
+        peer: the caller's address, for logs.
+        trailing: what the handler wants in the trailing metadata; may be filled until it returns or raises.
+    """
+
+    method: str
+    metadata: Metadata
+    deadline: float | None = None
+    peer: str = ""
+    trailing: dict[str, str | bytes] = field(default_factory=dict)
+
+
+UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]
+# Called once a stream; the caller's cancellation cancels the task that iterates it.
+StreamHandler = Callable[[Call, AsyncIterator[bytes]], AsyncIterator[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One request, one response. Cancellation of the call cancels the handler's task."""
+
+    handler: UnaryHandler
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Any number of messages each way; unary-request methods read one message from the iterator."""
+
+    handler: StreamHandler
+
+
+# Full method path → handler.
+MethodTable = Mapping[str, Unary | Stream]
