@@ -1,0 +1,26 @@
+"""What every service process is told by its environment: HEADRACE_* variables, checked at start."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Settings that all services share; each service adds its own in its `settings.py`.
+
+    Attributes:
+        registry: host:port of the registry.
+        broker: `embedded://host:port` or `amqp://user:password@host:port/vhost`.
+        metrics: host:port of the Prometheus endpoint; empty: none.
+        otlp: OTLP/gRPC endpoint for traces and metrics, `http://host:port`; empty: none.
+        traces_per_second: how many requests that bring no sampled trace context begin a trace of their own.
+        log_level: DEBUG, INFO, WARNING or ERROR.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEADRACE_", extra="ignore")
+
+    registry: str = "127.0.0.1:8003"
+    broker: str = "embedded://127.0.0.1:8004"
+    metrics: str = ""
+    otlp: str = ""
+    traces_per_second: float = Field(default=5.0, ge=0)
+    log_level: str = "INFO"
