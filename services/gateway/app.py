@@ -1,0 +1,102 @@
+"""The gateway put together: routes from the registry, requests to the broker, replies from the workers."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from services.common.broker.connect import connect
+from services.common.rpc import channel
+from services.gateway.application import Application, AsgiApp
+from services.gateway.calls import MethodTable, Stream
+from services.gateway.catalog import CatalogWatch
+from services.gateway.dispatch.links import ReplyChannel
+from services.gateway.dispatch.pending import PendingTable
+from services.gateway.dispatch.queue_backend import QueueBackend
+from services.gateway.http import http_application
+from services.gateway.observation import Observer
+from services.gateway.protocol.service import ProtocolService
+from services.gateway.routes import Routes
+from services.gateway.settings import GatewaySettings
+from services.gateway.status import StatusService
+
+SYNC_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Implements Application."""
+
+    methods: MethodTable
+    http: AsgiApp
+    watch: CatalogWatch
+    backend: QueueBackend
+
+    def ready(self) -> bool:
+        """The models are known and the broker is there."""
+        return self.watch.synced.is_set() and self.backend.ready()
+
+
+@asynccontextmanager
+async def gateway(settings: GatewaySettings, front: str, advertise: str) -> AsyncIterator[Application]:
+    """A running gateway.
+
+    Args:
+        front: "envoy" or "grpc", for the status.
+        advertise: host:port at which workers reach this gateway, with the real port.
+
+    Raises:
+        Unavailable: the broker cannot be reached.
+    """
+    gateway_id, token = secrets.token_hex(8), secrets.token_urlsafe(24)
+    routes, observer, pending = Routes(), Observer(), PendingTable()
+    replies = ReplyChannel(pending, gateway_id, token)
+    restored = asyncio.Event()
+    restored.set()
+    backends: list[QueueBackend] = []
+
+    def on_restored() -> None:
+        for backend in backends:
+            backend.broker_restored()
+
+    broker = await connect(settings.broker, name=f"gateway {gateway_id}", on_restored=on_restored)
+    backend = QueueBackend(
+        broker,
+        pending,
+        replies,
+        reply_to=f"{advertise}/{gateway_id}/{token}",
+        inline_bytes=settings.inline_bytes,
+        restored=restored,
+    )
+    backends.append(backend)
+    async with channel(settings.registry) as registry:
+        watch = CatalogWatch(registry, routes)
+
+        def ready() -> bool:
+            return watch.synced.is_set() and backend.ready()
+
+        protocol = ProtocolService(routes, backend, observer, ready=ready).methods()
+        status = StatusService(
+            gateway_id,
+            front,
+            routes=routes,
+            backend=backend,
+            observer=observer,
+            registry=registry,
+            registry_connected=lambda: watch.connected,
+        )
+        methods = {
+            **protocol,
+            **status.methods(),
+            "/headrace.v1.ReplyService/Attach": Stream(replies.attach),
+        }
+        async with backend.running():
+            watcher = asyncio.create_task(watch.run(), name="catalogue watch")
+            try:
+                await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
+                yield Gateway(methods, http_application(protocol), watch, backend)
+            finally:
+                replies.drain()
+                watcher.cancel()
+    await broker.close()

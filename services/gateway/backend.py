@@ -1,0 +1,46 @@
+"""The port between the protocol and whatever runs requests: the queue, or a model in this very process."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from headrace.v1.reply_pb2 import Receipt
+from services.gateway.routes import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One checked request.
+
+    Attributes:
+        body: the client's serialised ModelInferRequest, untouched.
+        timeout: seconds until nobody waits for the answer any more.
+        traceparent: W3C trace context to continue; empty if the request is not sampled.
+    """
+
+    route: Route
+    body: bytes
+    rows: int
+    timeout: float
+    traceparent: str = ""
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A serialised ModelInferResponse and where its time went."""
+
+    body: bytes
+    receipt: Receipt
+
+
+class Backend(Protocol):
+    """Runs requests. Cancelling `infer` abandons the request."""
+
+    async def infer(self, work: Work) -> Answer:
+        """Raises HeadraceErrors; the caller has been promised an answer or a clear error."""
+
+    def ready(self) -> bool:
+        """It could take a request now."""
+
+    async def model_ready(self, route: Route) -> bool:
+        """A request to this version would find somebody to run it."""

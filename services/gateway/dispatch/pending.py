@@ -1,0 +1,109 @@
+"""Every request that this gateway accepted and has not answered. Whatever happens, each leaves it exactly once."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from headrace.v1.reply_pb2 import Reply
+from services.common.errors import HeadraceError, PoisonedRequest, QueueFull
+from services.gateway.routes import Route
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """One accepted request.
+
+    Attributes:
+        answer: resolves to the worker's reply or to the error.
+        deadline_unix_us: nobody waits after it.
+        attempt: how often it was published again; workers claim what has more than 0.
+        published: the broker has confirmed it at least once.
+        claims: how many workers were told to run it after something went wrong.
+        holder: the worker that claimed it last.
+    """
+
+    id: int
+    route: Route
+    body: bytes
+    accepted_unix_us: int
+    deadline_unix_us: int
+    traceparent: str
+    tenant: str
+    answer: asyncio.Future[Reply]
+    attempt: int = 0
+    published: bool = False
+    claims: int = 0
+    holder: str = ""
+
+
+@dataclass(slots=True)
+class PendingTable:
+    """Accepted, unanswered requests by id, and how many there are of each route."""
+
+    _by_id: dict[int, Pending] = field(default_factory=dict)
+    _count: dict[str, int] = field(default_factory=dict)
+
+    def admit(self, pending: Pending) -> None:
+        """Takes a request in.
+
+        Raises:
+            QueueFull: the route has its `max_requests` admitted and unanswered.
+        """
+        route = pending.route
+        count = self._count.get(route.queue, 0)
+        if count >= route.max_requests:
+            raise QueueFull(
+                f"model '{route.name}' has {count} requests waiting or running, its limit; try again shortly or raise"
+                " queue.max_requests in its model.yaml"
+            )
+        self._count[route.queue] = count + 1
+        self._by_id[pending.id] = pending
+
+    def forget(self, pending: Pending) -> None:
+        """Lets a request go, answered or not."""
+        if self._by_id.pop(pending.id, None) is not None:
+            self._count[pending.route.queue] -= 1
+
+    def get(self, request_id: int) -> Pending | None:
+        """The request, if it still waits for its answer."""
+        pending = self._by_id.get(request_id)
+        return None if pending is None or pending.answer.done() else pending
+
+    def count(self, queue: str) -> int:
+        """Admitted and unanswered requests of a queue."""
+        return self._count.get(queue, 0)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def unanswered(self) -> list[Pending]:
+        """Everything that still waits, oldest first."""
+        return [pending for pending in self._by_id.values() if not pending.answer.done()]
+
+    def claim(self, request_id: int, worker: str, alive: set[str]) -> int:
+        """A worker asks to run a request that may have been run before.
+
+        Returns how many claims were granted, this one included, or 0: drop it, because it is answered, cancelled, or
+        in the hands of another worker that is `alive`. A request whose holders died `max_attempts` times fails with
+        PoisonedRequest instead of taking another worker.
+        """
+        pending = self.get(request_id)
+        if pending is None or (pending.holder in alive and pending.holder != worker):
+            return 0
+        if pending.claims >= pending.route.max_attempts:
+            fail(
+                pending,
+                PoisonedRequest(
+                    f"{pending.claims + 1} workers died while they ran this request; it was given up."
+                    " If the input is valid, look at the workers' logs"
+                ),
+            )
+            return 0
+        pending.claims += 1
+        pending.holder = worker
+        return pending.claims
+
+
+def fail(pending: Pending, error: HeadraceError) -> None:
+    """Answers a request with an error, unless it is answered."""
+    if not pending.answer.done():
+        pending.answer.set_exception(error)

@@ -1,0 +1,152 @@
+"""The backend of a cluster: admits requests, sends them through the queue and waits for the workers' replies."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from services.common.broker.port import Broker, Depth
+from services.common.errors import DeadlineExceeded, NotFound, Unavailable
+from services.gateway.backend import Answer, Work
+from services.gateway.dispatch.links import ReplyChannel
+from services.gateway.dispatch.pending import Pending, PendingTable, fail
+from services.gateway.dispatch.publisher import Publisher
+from services.gateway.routes import Route
+
+CONSUMER_REFRESH_SECONDS = 1.0
+
+
+class QueueBackend:
+    """Implements `Backend` over a Broker and the reply channel.
+
+    Args:
+        restored: set by the broker adapter's `on_restored`, cleared by publishers that find it away.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        pending: PendingTable,
+        channel: ReplyChannel,
+        *,
+        reply_to: str,
+        inline_bytes: int,
+        restored: asyncio.Event,
+    ) -> None:
+        self._broker = broker
+        self._pending = pending
+        self._channel = channel
+        self._reply_to = reply_to
+        self._inline_bytes = inline_bytes
+        self._restored = restored
+        self._ids = itertools.count(1)
+        self._publishers: dict[str, Publisher] = {}
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Owns the publishers' tasks."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._tasks.append(group.create_task(self._refresh_consumers(), name="consumer counts"))
+            try:
+                yield
+            finally:
+                self._group = None
+                for task in self._tasks:
+                    task.cancel()
+
+    async def infer(self, work: Work) -> Answer:
+        """Sends one request through the queue.
+
+        Raises:
+            QueueFull, DeadlineExceeded, Unavailable, ModelFailed, PoisonedRequest
+        """
+        loop = asyncio.get_running_loop()
+        now_us = time.time_ns() // 1000
+        pending = Pending(
+            id=next(self._ids),
+            route=work.route,
+            body=work.body,
+            accepted_unix_us=now_us,
+            deadline_unix_us=now_us + int(work.timeout * 1e6),
+            traceparent=work.traceparent,
+            tenant=work.tenant,
+            answer=loop.create_future(),
+        )
+        self._pending.admit(pending)
+        timer = loop.call_later(work.timeout, self._expire, pending, work.timeout)
+        answered = False
+        try:
+            self._publisher(work.route).add(pending)
+            reply = await pending.answer
+            answered = True
+            return Answer(reply.body, reply.receipt)
+        finally:
+            timer.cancel()
+            self._pending.forget(pending)
+            if not answered and not pending.answer.done():
+                pending.answer.cancel()
+            if not answered and pending.published:
+                self._channel.cancel(pending.id)
+
+    def broker_restored(self) -> None:
+        """The broker is back: whatever it may have lost is published again; workers claim before they run it."""
+        for pending in self._pending.unanswered():
+            if pending.published:
+                pending.attempt += 1
+                # Redelivered because the connection broke, not because a worker died.
+                pending.claims = 0
+                pending.published = False
+                self._publisher(pending.route).add(pending)
+        self._restored.set()
+
+    def ready(self) -> bool:
+        """The broker is connected."""
+        return bool(getattr(self._broker, "connected", True))
+
+    async def model_ready(self, route: Route) -> bool:
+        """Some worker consumes the version's queue."""
+        try:
+            return (await self.depth(route)).consumers > 0
+        except Unavailable:
+            return False
+
+    async def depth(self, route: Route) -> Depth:
+        """What waits in the broker for this version. Raises Unavailable."""
+        try:
+            return await self._broker.depth(route.queue)
+        except NotFound:
+            return Depth(ready=0, consumers=0)
+
+    def in_flight(self, route: Route) -> int:
+        """Accepted here and not yet answered."""
+        return self._pending.count(route.queue)
+
+    def _publisher(self, route: Route) -> Publisher:
+        publisher = self._publishers.get(route.queue)
+        if publisher is None:
+            if self._group is None:
+                raise Unavailable("the gateway is starting or stopping; try again")
+            publisher = Publisher(self._broker, route, self._reply_to, self._inline_bytes, self._restored)
+            self._publishers[route.queue] = publisher
+            self._tasks.append(self._group.create_task(publisher.run(), name=f"publisher of {route.queue}"))
+        return publisher
+
+    def _expire(self, pending: Pending, timeout: float) -> None:
+        state = "waited or ran" if pending.published else "could not be queued (the broker is away)"
+        fail(
+            pending, DeadlineExceeded(f"no answer within {timeout:.3g} s: the request {state} when its deadline passed")
+        )
+
+    async def _refresh_consumers(self) -> None:
+        """How many messages to spread over; a stale figure only costs balance."""
+        while True:
+            await asyncio.sleep(CONSUMER_REFRESH_SECONDS)
+            for queue, publisher in list(self._publishers.items()):
+                try:
+                    publisher.consumers = (await self._broker.depth(queue)).consumers
+                except (Unavailable, NotFound):
+                    continue

@@ -1,0 +1,96 @@
+"""The protocol over HTTP: health, metadata and inference in JSON, as KServe v2 has them. Docs at /docs."""
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from google.protobuf.json_format import MessageToDict
+
+from headrace.inference import grpc_service_pb2 as pb
+from services.common.errors import HeadraceError, status_of
+from services.gateway.calls import Call, MethodTable, Unary
+from services.gateway.protocol.json_tensors import request_from_json, response_to_json
+from services.gateway.protocol.service import SERVICE
+
+
+def http_application(methods: MethodTable) -> FastAPI:
+    """An ASGI application over the same handlers that gRPC has."""
+    app = FastAPI(title="Headrace", description="Open Inference Protocol (KServe v2) over HTTP.")
+
+    invoke = _invoker(methods)
+
+    @app.exception_handler(HeadraceError)
+    async def on_error(_: Request, error: HeadraceError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, status_of(error).http)
+
+    @app.get("/v2/health/live", tags=["health"])
+    async def live() -> Response:
+        """The process is up."""
+        return Response(status_code=200)
+
+    @app.get("/v2/health/ready", tags=["health"])
+    async def ready() -> Response:
+        """The gateway could take a request: 200, else 503."""
+        body, _ = await invoke("ServerReady", b"")
+        return Response(status_code=200 if pb.ServerReadyResponse.FromString(body).ready else 503)
+
+    @app.get("/v2", tags=["server"])
+    async def server() -> dict[str, Any]:
+        """Name, version and extensions."""
+        body, _ = await invoke("ServerMetadata", b"")
+        return _dict(pb.ServerMetadataResponse.FromString(body))
+
+    _add_model_routes(app, invoke)
+    return app
+
+
+Invoke = Callable[[str, bytes], Awaitable[tuple[bytes, Call]]]
+
+
+def _invoker(methods: MethodTable) -> Invoke:
+    async def invoke(name: str, body: bytes) -> tuple[bytes, Call]:
+        path = f"/{SERVICE}/{name}"
+        method = methods[path]
+        assert isinstance(method, Unary)
+        call = Call(path, {})
+        return await method.handler(call, body), call
+
+    return invoke
+
+
+def _add_model_routes(app: FastAPI, invoke: Invoke) -> None:
+    @app.get("/v2/models/{name}/ready", tags=["models"])
+    @app.get("/v2/models/{name}/versions/{version}/ready", tags=["models"])
+    async def model_ready(name: str, version: str = "") -> Response:
+        """A request to this model would find a worker: 200, else 503."""
+        body, _ = await invoke("ModelReady", pb.ModelReadyRequest(name=name, version=version).SerializeToString())
+        return Response(status_code=200 if pb.ModelReadyResponse.FromString(body).ready else 503)
+
+    @app.get("/v2/models/{name}", tags=["models"])
+    @app.get("/v2/models/{name}/versions/{version}", tags=["models"])
+    async def model(name: str, version: str = "") -> dict[str, Any]:
+        """Inputs and outputs."""
+        request = pb.ModelMetadataRequest(name=name, version=version)
+        body, _ = await invoke("ModelMetadata", request.SerializeToString())
+        metadata = pb.ModelMetadataResponse.FromString(body)
+        tensors = {
+            key: [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in getattr(metadata, key)]
+            for key in ("inputs", "outputs")
+        }
+        return {"name": name, "versions": list(metadata.versions), "platform": metadata.platform, **tensors}
+
+    @app.post("/v2/models/{name}/infer", tags=["inference"])
+    @app.post("/v2/models/{name}/versions/{version}/infer", tags=["inference"])
+    async def infer(name: str, http: Request, version: str = "") -> Response:
+        """Runs the model on the tensors in the body."""
+        request = request_from_json(await http.body(), name, version)
+        body, call = await invoke("ModelInfer", request.SerializeToString())
+        response = response_to_json(pb.ModelInferResponse.FromString(body))
+        headers = {key: value for key, value in call.trailing.items() if isinstance(value, str)}
+        return Response(json.dumps(response), media_type="application/json", headers=headers)
+
+
+def _dict(message: Any) -> dict[str, Any]:
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

@@ -1,0 +1,173 @@
+"""The table of the Open Inference Protocol's methods: everything but inference itself."""
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version as package_version
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from headrace.inference import grpc_service_pb2 as pb
+from services.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from services.gateway.backend import Backend
+from services.gateway.calls import Call, MethodTable, Stream, Unary
+from services.gateway.observation import Observer
+from services.gateway.protocol.inference import Inference
+from services.gateway.protocol.metadata import model_config, model_metadata
+from services.gateway.routes import Route, Routes
+
+SERVICE = "inference.GRPCInferenceService"
+EXTENSIONS = ["model_repository", "model_configuration", "statistics", "binary_tensor_data", "parameters"]
+
+Request = TypeVar("Request", bound=Message)
+
+
+def typed(kind: type[Request], answer: Callable[[Call, Request], Awaitable[Message]]) -> Unary:
+    """A handler over bytes from one over messages; for everything off the hot path."""
+
+    async def handler(call: Call, body: bytes) -> bytes:
+        try:
+            request = kind.FromString(body)
+        except DecodeError as error:
+            raise InvalidArgument(f"the message is not a {kind.DESCRIPTOR.full_name}") from error
+        return (await answer(call, request)).SerializeToString()
+
+    return Unary(handler)
+
+
+class ProtocolService:
+    """Health, metadata, configuration, statistics and repository."""
+
+    def __init__(self, routes: Routes, backend: Backend, observer: Observer, *, ready: Callable[[], bool]) -> None:
+        self._routes = routes
+        self._backend = backend
+        self._observer = observer
+        self._ready = ready
+        self._inference = Inference(routes, backend, observer)
+
+    def methods(self) -> MethodTable:
+        """Full method path → handler."""
+        handlers: dict[str, Unary | Stream] = {
+            "ModelInfer": Unary(self._inference.model_infer),
+            "ModelStreamInfer": Stream(self._inference.model_stream_infer),
+            "ServerLive": typed(pb.ServerLiveRequest, self.server_live),
+            "ServerReady": typed(pb.ServerReadyRequest, self.server_ready),
+            "ModelReady": typed(pb.ModelReadyRequest, self.model_ready),
+            "ServerMetadata": typed(pb.ServerMetadataRequest, self.server_metadata),
+            "ModelMetadata": typed(pb.ModelMetadataRequest, self.model_metadata),
+            "ModelConfig": typed(pb.ModelConfigRequest, self.model_config),
+            "ModelStatistics": typed(pb.ModelStatisticsRequest, self.model_statistics),
+            "RepositoryIndex": typed(pb.RepositoryIndexRequest, self.repository_index),
+            "RepositoryModelLoad": typed(pb.RepositoryModelLoadRequest, self.repository_model_load),
+            "RepositoryModelUnload": typed(pb.RepositoryModelUnloadRequest, self.repository_model_unload),
+            "SystemSharedMemoryStatus": typed(pb.SystemSharedMemoryStatusRequest, self.system_shared_memory),
+            "CudaSharedMemoryStatus": typed(pb.CudaSharedMemoryStatusRequest, self.cuda_shared_memory),
+        }
+        for name in ("SystemSharedMemoryRegister", "CudaSharedMemoryRegister"):
+            handlers[name] = Unary(_no_shared_memory)
+        # There is nothing registered: unregistering all of it succeeds.
+        handlers["SystemSharedMemoryUnregister"] = handlers["CudaSharedMemoryUnregister"] = Unary(_nothing)
+        handlers["TraceSetting"] = handlers["LogSettings"] = Unary(_set_by_environment)
+        return {f"/{SERVICE}/{name}": handler for name, handler in handlers.items()}
+
+    async def server_live(self, call: Call, request: pb.ServerLiveRequest) -> pb.ServerLiveResponse:
+        """The process is up."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def server_ready(self, call: Call, request: pb.ServerReadyRequest) -> pb.ServerReadyResponse:
+        """The routes are known and the backend could take a request."""
+        return pb.ServerReadyResponse(ready=self._ready())
+
+    async def model_ready(self, call: Call, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
+        """Somebody would run a request to this model. Raises NotFound."""
+        route = self._routes.resolve(request.name, request.version)
+        return pb.ModelReadyResponse(ready=await self._backend.model_ready(route))
+
+    async def server_metadata(self, call: Call, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
+        """Name, version and extensions."""
+        return pb.ServerMetadataResponse(name="headrace", version=package_version("headrace"), extensions=EXTENSIONS)
+
+    async def model_metadata(self, call: Call, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
+        """Inputs and outputs. Raises NotFound."""
+        route = self._routes.resolve(request.name, request.version)
+        return model_metadata(route, self._routes.versions(request.name))
+
+    async def model_config(self, call: Call, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
+        """Triton's view of the configuration. Raises NotFound."""
+        return pb.ModelConfigResponse(config=model_config(self._routes.resolve(request.name, request.version)))
+
+    async def model_statistics(self, call: Call, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
+        """Of one version, of all versions of one model, or of everything. Raises NotFound."""
+        routes: list[Route]
+        if request.version:
+            routes = [self._routes.resolve(request.name, request.version)]
+        elif request.name:
+            routes = self._routes.versions(request.name)
+        else:
+            routes = list(self._routes)
+        stats = [self._observer.stats(route).proto(route.name, route.version) for route in routes]
+        return pb.ModelStatisticsResponse(model_stats=stats)
+
+    async def repository_index(self, call: Call, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
+        """Every version, with the state in which its queue is."""
+        response = pb.RepositoryIndexResponse()
+        for route in self._routes:
+            ready = await self._backend.model_ready(route)
+            if ready or not request.ready:
+                response.models.add(
+                    name=route.name,
+                    version=str(route.version),
+                    state="READY" if ready else "UNAVAILABLE",
+                    reason="" if ready else "no worker consumes its queue now",
+                )
+        return response
+
+    async def repository_model_load(
+        self, call: Call, request: pb.RepositoryModelLoadRequest
+    ) -> pb.RepositoryModelLoadResponse:
+        """Workers load by themselves; this succeeds once somebody serves the model.
+
+        Raises:
+            NotFound: no such model.
+            FailedPrecondition: no worker serves it.
+        """
+        route = self._routes.resolve(request.model_name, "")
+        if not await self._backend.model_ready(route):
+            raise FailedPrecondition(
+                f"no worker serves '{route.name}' now; workers load what the registry publishes by themselves:"
+                " start one, or look at `headrace status` for why it failed to load"
+            )
+        return pb.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, call: Call, request: pb.RepositoryModelUnloadRequest
+    ) -> pb.RepositoryModelUnloadResponse:
+        """Not offered: placement is the workers' business."""
+        raise Unimplemented("unloading by hand is not offered; delete the version with `headrace delete` instead")
+
+    async def system_shared_memory(
+        self, call: Call, request: pb.SystemSharedMemoryStatusRequest
+    ) -> pb.SystemSharedMemoryStatusResponse:
+        """There is none."""
+        if request.name:
+            raise NotFound(f"no shared memory region '{request.name}'; shared memory is not offered")
+        return pb.SystemSharedMemoryStatusResponse()
+
+    async def cuda_shared_memory(
+        self, call: Call, request: pb.CudaSharedMemoryStatusRequest
+    ) -> pb.CudaSharedMemoryStatusResponse:
+        """There is none."""
+        if request.name:
+            raise NotFound(f"no shared memory region '{request.name}'; shared memory is not offered")
+        return pb.CudaSharedMemoryStatusResponse()
+
+
+async def _no_shared_memory(call: Call, body: bytes) -> bytes:
+    raise Unimplemented("shared memory is not offered: workers may be on other machines; send the contents")
+
+
+async def _nothing(call: Call, body: bytes) -> bytes:
+    return b""
+
+
+async def _set_by_environment(call: Call, body: bytes) -> bytes:
+    raise Unimplemented("set by the environment: HEADRACE_TRACES_PER_SECOND, HEADRACE_OTLP and HEADRACE_LOG_LEVEL")

@@ -1,0 +1,89 @@
+"""GatewayService: what this gateway sees, for `headrace status`."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from importlib.metadata import version as package_version
+
+import grpc
+from grpc import aio
+
+from headrace.v1.fleet_pb2 import ListWorkersRequest, Worker
+from headrace.v1.fleet_pb2_grpc import FleetServiceStub
+from headrace.v1.gateway_pb2 import GetStatusRequest, GetStatusResponse, ModelStatus
+from services.common.errors import Unavailable
+from services.gateway.calls import Call, MethodTable
+from services.gateway.dispatch.queue_backend import QueueBackend
+from services.gateway.observation import Observer
+from services.gateway.protocol.service import typed
+from services.gateway.routes import Route, Routes
+
+SERVICE = "headrace.v1.GatewayService"
+
+
+class StatusService:
+    """Answers GetStatus."""
+
+    def __init__(
+        self,
+        gateway_id: str,
+        front: str,
+        *,
+        routes: Routes,
+        backend: QueueBackend,
+        observer: Observer,
+        registry: aio.Channel,
+        registry_connected: Callable[[], bool],
+    ) -> None:
+        self._gateway_id = gateway_id
+        self._front = front
+        self._routes = routes
+        self._backend = backend
+        self._observer = observer
+        self._fleet = FleetServiceStub(registry)
+        self._registry_connected = registry_connected
+
+    def methods(self) -> MethodTable:
+        """Full method path → handler."""
+        return {f"/{SERVICE}/GetStatus": typed(GetStatusRequest, self.get_status)}
+
+    async def get_status(self, call: Call, request: GetStatusRequest) -> GetStatusResponse:
+        """Models, queues and workers as seen from here; parts that cannot be reached are left out."""
+        models = await asyncio.gather(*map(self._model, self._routes))
+        return GetStatusResponse(
+            gateway_id=self._gateway_id,
+            version=package_version("headrace"),
+            front=self._front,
+            registry_connected=self._registry_connected(),
+            broker_connected=self._backend.ready(),
+            models=models,
+            workers=await self._workers(),
+        )
+
+    async def _workers(self) -> list[Worker]:
+        try:
+            response = await self._fleet.ListWorkers(ListWorkersRequest(), timeout=1.0)
+        except grpc.RpcError:
+            return []
+        return list(response.workers)
+
+    async def _model(self, route: Route) -> ModelStatus:
+        stats = self._observer.stats(route)
+        recent = stats.recent(time.monotonic())
+        status = ModelStatus(
+            name=route.name,
+            version=route.version,
+            in_flight=self._backend.in_flight(route),
+            answered=stats.success.count,
+            failed=stats.failure.count,
+            requests_per_second=recent.rate,
+            p50_ms=recent.p50_ms,
+            p99_ms=recent.p99_ms,
+            batch_sizes=stats.batch_sizes(),
+        )
+        try:
+            depth = await self._backend.depth(route)
+        except Unavailable:
+            return status
+        status.queued, status.consumers = depth.ready, depth.consumers
+        return status
