@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/broker.proto\x12\x0bheadrace.v1\"\x1c\n\x1a\x42rokerServiceAttachRequest\"\x1d\n\x1b\x42rokerServiceAttachResponse2r\n\rBrokerService\x12\x61\n\x06\x41ttach\x12\'.headrace.v1.BrokerServiceAttachRequest\x1a(.headrace.v1.BrokerServiceAttachResponse\"\x00(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18headrace/v1/broker.proto\x12\x0bheadrace.v1\"H\n\x1a\x42rokerServiceAttachRequest\x12*\n\noperations\x18\x01 \x03(\x0b\x32\x16.headrace.v1.Operation\"\x98\x02\n\tOperation\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\'\n\x07\x64\x65\x63lare\x18\x02 \x01(\x0b\x32\x14.headrace.v1.DeclareH\x00\x12\'\n\x07publish\x18\x03 \x01(\x0b\x32\x14.headrace.v1.PublishH\x00\x12\'\n\x07\x63onsume\x18\x04 \x01(\x0b\x32\x14.headrace.v1.ConsumeH\x00\x12\x36\n\x0f\x63\x61ncel_consumer\x18\x05 \x01(\x0b\x32\x1b.headrace.v1.CancelConsumerH\x00\x12\r\n\x03\x61\x63k\x18\x06 \x01(\x04H\x00\x12\x11\n\x07requeue\x18\x07 \x01(\x04H\x00\x12\x10\n\x06reject\x18\x08 \x01(\x04H\x00\x12\x0f\n\x05\x64\x65pth\x18\t \x01(\tH\x00\x42\x06\n\x04verb\"\x85\x01\n\x07\x44\x65\x63lare\x12\r\n\x05queue\x18\x01 \x01(\t\x12\x17\n\nmax_length\x18\x02 \x01(\x04H\x00\x88\x01\x01\x12\x1b\n\x0e\x64\x65livery_limit\x18\x03 \x01(\rH\x01\x88\x01\x01\x12\x13\n\x0b\x64\x65\x61\x64_letter\x18\x04 \x01(\tB\r\n\x0b_max_lengthB\x11\n\x0f_delivery_limit\"U\n\x07Publish\x12\r\n\x05queue\x18\x01 \x01(\t\x12+\n\x07message\x18\x02 \x01(\x0b\x32\x1a.headrace.v1.QueuedMessage\x12\x0e\n\x06ttl_us\x18\x03 \x01(\x04\">\n\rQueuedMessage\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x10\n\x08reply_to\x18\x03 \x01(\t\"N\n\x07\x43onsume\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\x04\x12\r\n\x05queue\x18\x02 \x01(\t\x12\x10\n\x08prefetch\x18\x03 \x01(\r\x12\x10\n\x08priority\x18\x04 \x01(\x05\"\"\n\x0e\x43\x61ncelConsumer\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\x04\"s\n\x1b\x42rokerServiceAttachResponse\x12$\n\x07results\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Result\x12.\n\ndeliveries\x18\x02 \x03(\x0b\x32\x1a.headrace.v1.QueueDelivery\"V\n\x06Result\x12\x0b\n\x03tag\x18\x01 \x01(\x04\x12\x0c\n\x04\x63ode\x18\x02 \x01(\r\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05ready\x18\x04 \x01(\x04\x12\x11\n\tconsumers\x18\x05 \x01(\r\"u\n\rQueueDelivery\x12\x10\n\x08\x63onsumer\x18\x01 \x01(\x04\x12\x10\n\x08\x64\x65livery\x18\x02 \x01(\x04\x12+\n\x07message\x18\x03 \x01(\x0b\x32\x1a.headrace.v1.QueuedMessage\x12\x13\n\x0bredelivered\x18\x04 \x01(\x08\x32r\n\rBrokerService\x12\x61\n\x06\x41ttach\x12\'.headrace.v1.BrokerServiceAttachRequest\x1a(.headrace.v1.BrokerServiceAttachResponse\"\x00(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,25 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.broker_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BROKERSERVICEATTACHREQUEST']._serialized_start=41
-  _globals['_BROKERSERVICEATTACHREQUEST']._serialized_end=69
-  _globals['_BROKERSERVICEATTACHRESPONSE']._serialized_start=71
-  _globals['_BROKERSERVICEATTACHRESPONSE']._serialized_end=100
-  _globals['_BROKERSERVICE']._serialized_start=102
-  _globals['_BROKERSERVICE']._serialized_end=216
+  _globals['_BROKERSERVICEATTACHREQUEST']._serialized_end=113
+  _globals['_OPERATION']._serialized_start=116
+  _globals['_OPERATION']._serialized_end=396
+  _globals['_DECLARE']._serialized_start=399
+  _globals['_DECLARE']._serialized_end=532
+  _globals['_PUBLISH']._serialized_start=534
+  _globals['_PUBLISH']._serialized_end=619
+  _globals['_QUEUEDMESSAGE']._serialized_start=621
+  _globals['_QUEUEDMESSAGE']._serialized_end=683
+  _globals['_CONSUME']._serialized_start=685
+  _globals['_CONSUME']._serialized_end=763
+  _globals['_CANCELCONSUMER']._serialized_start=765
+  _globals['_CANCELCONSUMER']._serialized_end=799
+  _globals['_BROKERSERVICEATTACHRESPONSE']._serialized_start=801
+  _globals['_BROKERSERVICEATTACHRESPONSE']._serialized_end=916
+  _globals['_RESULT']._serialized_start=918
+  _globals['_RESULT']._serialized_end=1004
+  _globals['_QUEUEDELIVERY']._serialized_start=1006
+  _globals['_QUEUEDELIVERY']._serialized_end=1123
+  _globals['_BROKERSERVICE']._serialized_start=1125
+  _globals['_BROKERSERVICE']._serialized_end=1239
 # @@protoc_insertion_point(module_scope)

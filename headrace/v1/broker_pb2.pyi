@@ -3,8 +3,10 @@
 isort:skip_file
 The embedded broker: RabbitMQ's semantics on one machine, for the local stack."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,28 +22,291 @@ DESCRIPTOR: _descriptor.FileDescriptor
 class BrokerServiceAttachRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    OPERATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Operation]: ...
     def __init__(
         self,
+        *,
+        operations: _abc.Iterable[Global___Operation] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["operations", b"operations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BrokerServiceAttachRequest: _TypeAlias = BrokerServiceAttachRequest  # noqa: Y015
 
 @_typing.final
-class BrokerServiceAttachResponse(_message.Message):
+class Operation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    TAG_FIELD_NUMBER: _builtins.int
+    DECLARE_FIELD_NUMBER: _builtins.int
+    PUBLISH_FIELD_NUMBER: _builtins.int
+    CONSUME_FIELD_NUMBER: _builtins.int
+    CANCEL_CONSUMER_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    REQUEUE_FIELD_NUMBER: _builtins.int
+    REJECT_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    tag: _builtins.int
+    """Answered by a Result with the same tag; 0: no answer is wanted."""
+    ack: _builtins.int
+    """A delivery's tag in each of these."""
+    requeue: _builtins.int
+    reject: _builtins.int
+    depth: _builtins.str
+    @_builtins.property
+    def declare(self) -> Global___Declare: ...
+    @_builtins.property
+    def publish(self) -> Global___Publish: ...
+    @_builtins.property
+    def consume(self) -> Global___Consume: ...
+    @_builtins.property
+    def cancel_consumer(self) -> Global___CancelConsumer: ...
     def __init__(
         self,
+        *,
+        tag: _builtins.int = ...,
+        declare: Global___Declare | None = ...,
+        publish: Global___Publish | None = ...,
+        consume: Global___Consume | None = ...,
+        cancel_consumer: Global___CancelConsumer | None = ...,
+        ack: _builtins.int = ...,
+        requeue: _builtins.int = ...,
+        reject: _builtins.int = ...,
+        depth: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel_consumer", b"cancel_consumer", "consume", b"consume", "declare", b"declare", "depth", b"depth", "publish", b"publish", "reject", b"reject", "requeue", b"requeue", "verb", b"verb"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "cancel_consumer", b"cancel_consumer", "consume", b"consume", "declare", b"declare", "depth", b"depth", "publish", b"publish", "reject", b"reject", "requeue", b"requeue", "tag", b"tag", "verb", b"verb"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_verb: _TypeAlias = _typing.Literal["declare", "publish", "consume", "cancel_consumer", "ack", "requeue", "reject", "depth"]  # noqa: Y015
+    _WhichOneofArgType_verb: _TypeAlias = _typing.Literal["verb", b"verb"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_verb) -> _WhichOneofReturnType_verb | None: ...
+
+Global___Operation: _TypeAlias = Operation  # noqa: Y015
+
+@_typing.final
+class Declare(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    DELIVERY_LIMIT_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    max_length: _builtins.int
+    """Unset: no limit."""
+    delivery_limit: _builtins.int
+    dead_letter: _builtins.str
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        max_length: _builtins.int | None = ...,
+        delivery_limit: _builtins.int | None = ...,
+        dead_letter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_delivery_limit", b"_delivery_limit", "_max_length", b"_max_length", "delivery_limit", b"delivery_limit", "max_length", b"max_length"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_delivery_limit", b"_delivery_limit", "_max_length", b"_max_length", "dead_letter", b"dead_letter", "delivery_limit", b"delivery_limit", "max_length", b"max_length", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__delivery_limit: _TypeAlias = _typing.Literal["delivery_limit"]  # noqa: Y015
+    _WhichOneofArgType__delivery_limit: _TypeAlias = _typing.Literal["_delivery_limit", b"_delivery_limit"]  # noqa: Y015
+    _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
+    _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__delivery_limit) -> _WhichOneofReturnType__delivery_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+
+Global___Declare: _TypeAlias = Declare  # noqa: Y015
+
+@_typing.final
+class Publish(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUEUE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    TTL_US_FIELD_NUMBER: _builtins.int
+    queue: _builtins.str
+    ttl_us: _builtins.int
+    """0: lives for ever."""
+    @_builtins.property
+    def message(self) -> Global___QueuedMessage: ...
+    def __init__(
+        self,
+        *,
+        queue: _builtins.str = ...,
+        message: Global___QueuedMessage | None = ...,
+        ttl_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "queue", b"queue", "ttl_us", b"ttl_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Publish: _TypeAlias = Publish  # noqa: Y015
+
+@_typing.final
+class QueuedMessage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    REPLY_TO_FIELD_NUMBER: _builtins.int
+    body: _builtins.bytes
+    count: _builtins.int
+    reply_to: _builtins.str
+    def __init__(
+        self,
+        *,
+        body: _builtins.bytes = ...,
+        count: _builtins.int = ...,
+        reply_to: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "count", b"count", "reply_to", b"reply_to"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueuedMessage: _TypeAlias = QueuedMessage  # noqa: Y015
+
+@_typing.final
+class Consume(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    PREFETCH_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    consumer: _builtins.int
+    """Chosen by the client, unique on its stream."""
+    queue: _builtins.str
+    prefetch: _builtins.int
+    priority: _builtins.int
+    def __init__(
+        self,
+        *,
+        consumer: _builtins.int = ...,
+        queue: _builtins.str = ...,
+        prefetch: _builtins.int = ...,
+        priority: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "prefetch", b"prefetch", "priority", b"priority", "queue", b"queue"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Consume: _TypeAlias = Consume  # noqa: Y015
+
+@_typing.final
+class CancelConsumer(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    consumer: _builtins.int
+    def __init__(
+        self,
+        *,
+        consumer: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelConsumer: _TypeAlias = CancelConsumer  # noqa: Y015
+
+@_typing.final
+class BrokerServiceAttachResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Result]: ...
+    @_builtins.property
+    def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueDelivery]: ...
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___Result] | None = ...,
+        deliveries: _abc.Iterable[Global___QueueDelivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BrokerServiceAttachResponse: _TypeAlias = BrokerServiceAttachResponse  # noqa: Y015
+
+@_typing.final
+class Result(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TAG_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
+    CONSUMERS_FIELD_NUMBER: _builtins.int
+    tag: _builtins.int
+    code: _builtins.int
+    """A google.rpc.Code; 0: done."""
+    message: _builtins.str
+    ready: _builtins.int
+    """Of a depth operation."""
+    consumers: _builtins.int
+    def __init__(
+        self,
+        *,
+        tag: _builtins.int = ...,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        ready: _builtins.int = ...,
+        consumers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "consumers", b"consumers", "message", b"message", "ready", b"ready", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Result: _TypeAlias = Result  # noqa: Y015
+
+@_typing.final
+class QueueDelivery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONSUMER_FIELD_NUMBER: _builtins.int
+    DELIVERY_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    REDELIVERED_FIELD_NUMBER: _builtins.int
+    consumer: _builtins.int
+    delivery: _builtins.int
+    redelivered: _builtins.bool
+    @_builtins.property
+    def message(self) -> Global___QueuedMessage: ...
+    def __init__(
+        self,
+        *,
+        consumer: _builtins.int = ...,
+        delivery: _builtins.int = ...,
+        message: Global___QueuedMessage | None = ...,
+        redelivered: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer", b"consumer", "delivery", b"delivery", "message", b"message", "redelivered", b"redelivered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueDelivery: _TypeAlias = QueueDelivery  # noqa: Y015

@@ -45,7 +45,8 @@ class BrokerServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Attach(self, request_iterator, context):
-        """One stream a client process. Several operations travel in one message each way.
+        """One stream a client process; several operations travel in one message each way. When it breaks, everything that
+        its consumers had not acknowledged goes to others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,13 +32,17 @@ class BrokerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BrokerServiceAsyncStub: ...
     Attach: _grpc.StreamStreamMultiCallable[_broker_pb2.BrokerServiceAttachRequest, _broker_pb2.BrokerServiceAttachResponse]
-    """One stream a client process. Several operations travel in one message each way."""
+    """One stream a client process; several operations travel in one message each way. When it breaks, everything that
+    its consumers had not acknowledged goes to others.
+    """
 
 @_typing.type_check_only
 class BrokerServiceAsyncStub(BrokerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Attach: _aio.StreamStreamMultiCallable[_broker_pb2.BrokerServiceAttachRequest, _broker_pb2.BrokerServiceAttachResponse]  # type: ignore[assignment]
-    """One stream a client process. Several operations travel in one message each way."""
+    """One stream a client process; several operations travel in one message each way. When it breaks, everything that
+    its consumers had not acknowledged goes to others.
+    """
 
 class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -47,6 +51,8 @@ class BrokerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_broker_pb2.BrokerServiceAttachRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_broker_pb2.BrokerServiceAttachResponse], _abc.AsyncIterator[_broker_pb2.BrokerServiceAttachResponse]]:
-        """One stream a client process. Several operations travel in one message each way."""
+        """One stream a client process; several operations travel in one message each way. When it breaks, everything that
+        its consumers had not acknowledged goes to others.
+        """
 
 def add_BrokerServiceServicer_to_server(servicer: BrokerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,36 @@
+"""From a URL to a connected broker: the one place that knows both adapters."""
+
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from services.common.broker.embedded import EmbeddedBroker
+from services.common.broker.port import Broker
+from services.common.errors import InvalidArgument
+
+PATIENCE_SECONDS = 30.0
+
+
+async def connect(url: str, *, name: str, on_restored: Callable[[], None] | None = None) -> Broker:
+    """Connects, and stays connected for ever: queues and consumers are restored after each break.
+
+    Args:
+        url: `embedded://host:port` or `amqp://user:password@host:port/vhost`.
+        name: who connects, as the broker's operators see it.
+        on_restored: called on the event loop after each re-connection, once consumers are back.
+
+    Raises:
+        InvalidArgument: the URL is neither.
+        Unavailable: no broker answers within 30 seconds.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "embedded":
+        embedded = EmbeddedBroker(urlsplit(url).netloc, on_restored)
+        await embedded.start(PATIENCE_SECONDS)
+        return embedded
+    if scheme in {"amqp", "amqps"}:
+        from services.common.broker.rabbitmq import RabbitBroker  # noqa: PLC0415  # only where it is used
+
+        rabbit = RabbitBroker(url, name, on_restored)
+        await rabbit.start(PATIENCE_SECONDS)
+        return rabbit
+    raise InvalidArgument(f"broker '{url}': expected embedded://host:port or amqp://user:password@host:port/vhost")
