@@ -124,7 +124,7 @@ class BrokerServer(BrokerServiceServicer):
     def __init__(self) -> None:
         self._core = BrokerCore()
 
-    async def Attach(  # noqa: N802  # the contract's name
+    async def Attach(  # the contract's name
         self, request_iterator: AsyncIterator[BrokerServiceAttachRequest], context: object
     ) -> AsyncIterator[BrokerServiceAttachResponse]:
         """One client's stream."""

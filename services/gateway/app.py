@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.common.broker.connect import connect
+from services.common.catalog_watch import CatalogWatch
 from services.common.rpc import channel
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
-from services.gateway.catalog import CatalogWatch
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import PendingTable
 from services.gateway.dispatch.queue_backend import QueueBackend

@@ -178,7 +178,7 @@ class EmbeddedBroker:
         async with channel(self._address) as connection:
             while True:
                 try:
-                    stub: "BrokerServiceAsyncStub" = BrokerServiceStub(connection)
+                    stub: BrokerServiceAsyncStub = BrokerServiceStub(connection)
                     await self._attach(stub)
                 except grpc.RpcError as error:
                     if self.connected:

@@ -1,0 +1,56 @@
+"""From a URL to an object store, and what that store can be relied on for."""
+
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from services.common.errors import AlreadyExists, InvalidArgument
+from services.common.objects.directory import DirectoryStore
+from services.common.objects.port import ObjectStore
+
+
+async def open_store(url: str) -> ObjectStore:
+    """Opens `file:///folder` or `s3://bucket/prefix?endpoint=http://host:port&region=name`.
+
+    Raises:
+        InvalidArgument: the URL is neither.
+        Unavailable, PermissionDenied: the store cannot be used.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.path:
+        return DirectoryStore(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc:
+        from services.common.objects.s3 import S3Store  # noqa: PLC0415  # boto3 only where it is used
+
+        options = parse_qs(parts.query)
+        store = S3Store(parts.netloc, parts.path, options.get("endpoint", [None])[0], options.get("region", [None])[0])
+        await store.ensure_bucket()
+        return store
+    raise InvalidArgument(
+        f"store '{url}': expected file:///folder or s3://bucket/prefix?endpoint=http://host:port&region=name"
+    )
+
+
+async def honours_conditions(store: ObjectStore) -> bool:
+    """Whether the second of two writes "only if absent" is refused. Some S3 servers accept the header and ignore it."""
+    key = f"probes/{secrets.token_hex(8)}"
+    try:
+        await store.put(key, one(b"first"), if_absent=True)
+        try:
+            await store.put(key, one(b"second"), if_absent=True)
+        except AlreadyExists:
+            return True
+        return False
+    finally:
+        await store.delete(key)
+
+
+async def one(content: bytes) -> AsyncIterator[bytes]:
+    """A single chunk as a stream."""
+    yield content
+
+
+async def whole(store: ObjectStore, key: str) -> bytes:
+    """A small object in one piece. Raises NotFound."""
+    return b"".join([chunk async for chunk in store.get(key)])

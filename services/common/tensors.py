@@ -1,0 +1,88 @@
+"""Between the protocol's tensors and numpy: views of the request's bytes where the bytes are raw."""
+
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from headrace.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
+from headrace.v1.model_pb2 import ModelVersion
+from services.common.datatypes import DATATYPES
+from services.common.errors import InvalidArgument, ModelFailed
+
+Array = NDArray[np.generic]
+_LENGTH = struct.Struct("<I")
+
+
+def decode_inputs(request: ModelInferRequest) -> dict[str, Array]:
+    """Input name → array of the declared shape; BYTES become object arrays of bytes, BF16 uint16 bits.
+
+    Raw numeric contents are viewed, not copied, and read-only. Raises InvalidArgument where sizes do not fit.
+    """
+    raws = request.raw_input_contents
+    arrays: dict[str, Array] = {}
+    for index, tensor in enumerate(request.inputs):
+        datatype = DATATYPES.get(tensor.datatype)
+        if datatype is None:
+            raise InvalidArgument(f"input '{tensor.name}' has unknown datatype '{tensor.datatype}'")
+        try:
+            if not raws:
+                values = getattr(tensor.contents, datatype.contents) if datatype.contents else ()
+                flat: Array = np.array(values, dtype=datatype.numpy)
+            elif datatype.size:
+                flat = np.frombuffer(raws[index], dtype=datatype.numpy)
+            else:
+                flat = _unpack_bytes(raws[index])
+            arrays[tensor.name] = flat.reshape(tuple(tensor.shape))
+        except (ValueError, IndexError, struct.error, OverflowError) as error:
+            raise InvalidArgument(
+                f"input '{tensor.name}': its contents do not fill shape {list(tensor.shape)} of {tensor.datatype}"
+            ) from error
+    return arrays
+
+
+def encode_outputs(request: ModelInferRequest, version: ModelVersion, outputs: dict[str, Array]) -> bytes:
+    """A serialised ModelInferResponse with raw contents: the outputs asked for, or all."""
+    wanted = [output.name for output in request.outputs] or [tensor.name for tensor in version.spec.outputs]
+    datatypes = {tensor.name: tensor.datatype for tensor in version.spec.outputs}
+    response = ModelInferResponse(model_name=version.name, model_version=str(version.version), id=request.id)
+    for name in wanted:
+        array = outputs.get(name)
+        if array is None:
+            raise ModelFailed(f"the model gave no output '{name}'; it gave {', '.join(outputs) or 'none'}")
+        tensor = response.outputs.add()
+        tensor.name = name
+        tensor.datatype = datatypes[name]
+        tensor.shape.extend(array.shape)
+        response.raw_output_contents.append(_pack(array, datatypes[name]))
+    return response.SerializeToString()
+
+
+def _pack(array: Array, datatype: str) -> bytes:
+    if datatype == "BYTES":
+        return pack_bytes(array)
+    expected = DATATYPES[datatype].numpy
+    return (array if array.dtype == expected else array.astype(expected)).tobytes()
+
+
+def pack_bytes(array: Array) -> bytes:
+    """Row-major elements, each behind its 4-byte little-endian length; strings as UTF-8."""
+    parts: list[bytes] = []
+    for element in array.ravel():
+        content = element.encode() if isinstance(element, str) else bytes(element)
+        parts += (_LENGTH.pack(len(content)), content)
+    return b"".join(parts)
+
+
+def _unpack_bytes(raw: bytes) -> Array:
+    values: list[bytes] = []
+    offset = 0
+    while offset < len(raw):
+        end = offset + 4 + _LENGTH.unpack_from(raw, offset)[0]
+        if end > len(raw):
+            raise ValueError("the last element is cut off")
+        values.append(raw[offset + 4 : end])
+        offset = end
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

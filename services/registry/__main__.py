@@ -1,0 +1,57 @@
+"""The registry as a process: `python -m services.registry`."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+from grpc import aio
+from pydantic import Field
+
+from headrace.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
+from headrace.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from services.common.lifecycle import run
+from services.common.objects.connect import honours_conditions, open_store
+from services.common.rpc import serving
+from services.common.settings import ServiceSettings
+from services.registry.catalog import Catalog
+from services.registry.service import FleetServer, RegistryServer
+from services.registry.watching import Watchers
+
+log = logging.getLogger(__name__)
+
+
+class RegistrySettings(ServiceSettings):
+    """HEADRACE_LISTEN: host:port; HEADRACE_STORE: file:///folder or s3://bucket/prefix?endpoint=…"""
+
+    listen: str = "127.0.0.1:8003"
+    store: str = Field(default_factory=lambda: Path(".headrace/store").resolve().as_uri())
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Serves until told to stop."""
+    settings = RegistrySettings()
+    logging.basicConfig(level=settings.log_level)
+    store = await open_store(settings.store)
+    if not await honours_conditions(store):
+        log.warning(
+            "the store ignores conditional writes: run only ONE registry on it (see docs/registry.md); publications"
+            " are serialised in this process"
+        )
+    catalog = Catalog(store)
+    watchers = Watchers(catalog)
+    await watchers.look()
+
+    def register(server: aio.Server) -> None:
+        add_RegistryServiceServicer_to_server(RegistryServer(catalog, watchers), server)
+        add_FleetServiceServicer_to_server(FleetServer(), server)
+
+    names = ["headrace.v1.RegistryService", "headrace.v1.FleetService"]
+    async with asyncio.TaskGroup() as tasks, serving(settings.listen, names, register, grace=0.2) as port:
+        poller = tasks.create_task(watchers.poll(), name="store poll")
+        print(f"ready registry {settings.listen.rpartition(':')[0]}:{port}", flush=True)
+        await stop.wait()
+        poller.cancel()
+
+
+if __name__ == "__main__":
+    run(main)

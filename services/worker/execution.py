@@ -1,0 +1,124 @@
+"""Running a batch on the device's thread: decode, join, run, split, encode; a failed batch is halved until the request
+at fault stands alone."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from headrace.inference.grpc_service_pb2 import ModelInferRequest
+from headrace.v1.model_pb2 import ModelVersion
+from headrace.v1.reply_pb2 import Receipt, Reply, ReplyError
+from services.common.errors import HeadraceError, ModelFailed, status_of
+from services.common.tensors import Array, decode_inputs, encode_outputs
+from services.worker.runtime.port import LoadedModel
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One request in the worker's hands.
+
+    Attributes:
+        accepted_unix_us, received_unix_us: when the gateway and this worker got it.
+    """
+
+    id: int
+    request: ModelInferRequest
+    rows: int
+    accepted_unix_us: int
+    received_unix_us: int
+
+
+def run_batch(model: LoadedModel, version: ModelVersion, jobs: list[Job]) -> list[Reply]:
+    """One reply for each job, in order. Never raises: errors are replies."""
+    decoded: list[tuple[Job, dict[str, Array]]] = []
+    replies: dict[int, Reply] = {}
+    for job in jobs:
+        try:
+            decoded.append((job, decode_inputs(job.request)))
+        except HeadraceError as error:
+            replies[job.id] = failure(job.id, error)
+    if decoded:
+        _run(model, version, decoded, replies)
+    return [replies[job.id] for job in jobs]
+
+
+def failure(request_id: int, error: Exception) -> Reply:
+    """The reply that carries an error."""
+    return Reply(id=request_id, error=ReplyError(code=status_of(error).grpc, message=str(error)))
+
+
+def _run(
+    model: LoadedModel, version: ModelVersion, jobs: list[tuple[Job, dict[str, Array]]], replies: dict[int, Reply]
+) -> None:
+    """Runs the jobs as one batch, or as halves of it if that fails."""
+    start_unix_us, began = time.time_ns() // 1000, time.perf_counter_ns()
+    try:
+        outputs = model.run(_join([inputs for _, inputs in jobs], version))
+        compute_us = (time.perf_counter_ns() - began) // 1000
+        parts = _split(outputs, [job.rows for job, _ in jobs])
+        bodies = [encode_outputs(job.request, version, part) for (job, _), part in zip(jobs, parts, strict=True)]
+    except Exception as error:
+        if len(jobs) > 1:
+            middle = len(jobs) // 2
+            _run(model, version, jobs[:middle], replies)
+            _run(model, version, jobs[middle:], replies)
+            return
+        job = jobs[0][0]
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        replies[job.id] = failure(
+            job.id, ModelFailed(f"model '{version.name}' version {version.version} failed on this request: {reason}")
+        )
+        return
+    rows = sum(job.rows for job, _ in jobs)
+    for (job, _), body in zip(jobs, bodies, strict=True):
+        receipt = Receipt(
+            queue_us=max(0, job.received_unix_us - job.accepted_unix_us),
+            batch_us=max(0, start_unix_us - job.received_unix_us),
+            compute_us=compute_us,
+            batch_rows=rows,
+            batch_requests=len(jobs),
+            model_version=version.version,
+        )
+        replies[job.id] = Reply(id=job.id, body=body, receipt=receipt)
+
+
+def _join(inputs: list[dict[str, Array]], version: ModelVersion) -> dict[str, Array]:
+    """Along the batch axis; padded to the longest where the model allows it and shapes differ."""
+    if len(inputs) == 1:
+        return dict(inputs[0])
+    batching = version.spec.batching
+    joined: dict[str, Array] = {}
+    for name in inputs[0]:
+        arrays = [item[name] for item in inputs]
+        if batching.padding and len({array.shape[1:] for array in arrays}) > 1:
+            arrays = _pad(arrays, batching.padding_value)
+        joined[name] = np.concatenate(arrays)
+    return joined
+
+
+def _pad(arrays: list[Array], value: float) -> list[Array]:
+    longest = np.max([array.shape[1:] for array in arrays], axis=0)
+    padded = []
+    for array in arrays:
+        widths = [(0, 0), *((0, int(want) - have) for want, have in zip(longest, array.shape[1:], strict=True))]
+        fill = b"" if array.dtype == object else array.dtype.type(value)
+        padded.append(np.pad(array, widths, constant_values=fill))
+    return padded
+
+
+def _split(outputs: dict[str, Array], rows: list[int]) -> list[dict[str, Array]]:
+    """Each job's rows of every output. Raises ModelFailed where an output has not one row for each row that went in."""
+    if len(rows) == 1:
+        return [outputs]
+    total, ends = sum(rows), np.cumsum(rows).tolist()
+    for name, array in outputs.items():
+        if not array.shape or array.shape[0] != total:
+            raise ModelFailed(
+                f"output '{name}' has shape {list(array.shape)} for a batch of {total} rows; set"
+                " batching.max_batch_size to 0 if the model does not work row by row"
+            )
+    return [
+        {name: array[end - count : end] for name, array in outputs.items()}
+        for count, end in zip(rows, ends, strict=True)
+    ]

@@ -1,0 +1,31 @@
+"""What runs a model: one port, one file for each runtime, and the place that picks."""
+
+from pathlib import Path
+
+from headrace.v1.model_pb2 import ModelSpec
+from services.common.errors import FailedPrecondition
+from services.worker.runtime.port import LoadedModel
+
+
+def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
+    """Loads a version's files with the runtime that its spec names. Blocks.
+
+    Raises:
+        FailedPrecondition: no such runtime here, or the files do not load; the message says why.
+    """
+    path = folder / spec.entry
+    try:
+        if spec.runtime == "onnx":
+            from services.worker.runtime.onnx import OnnxModel  # noqa: PLC0415  # only what the model needs
+
+            return OnnxModel(path, threads)
+        if spec.runtime == "torch":
+            from services.worker.runtime.torch import TorchModel  # noqa: PLC0415
+
+            return TorchModel(path, spec, threads)
+    except ImportError as error:
+        raise FailedPrecondition(
+            f"runtime '{spec.runtime}' is not installed on this worker ({error}); pip install"
+            f" 'headrace[worker-{spec.runtime}]'"
+        ) from error
+    raise FailedPrecondition(f"no runtime '{spec.runtime}'; known are 'onnx' and 'torch'")
