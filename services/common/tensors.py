@@ -69,7 +69,7 @@ def pack_bytes(array: Array) -> bytes:
     """Row-major elements, each behind its 4-byte little-endian length; strings as UTF-8."""
     parts: list[bytes] = []
     for element in array.ravel():
-        content = element.encode() if isinstance(element, str) else bytes(element)
+        content = element if isinstance(element, bytes) else str(element).encode()
         parts += (_LENGTH.pack(len(content)), content)
     return b"".join(parts)
 

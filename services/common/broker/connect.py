@@ -1,4 +1,4 @@
-"""From a URL to a connected broker: the one place that knows both adapters."""
+"""From a URL to a connected broker: the one place that knows the adapters."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -14,12 +14,12 @@ async def connect(url: str, *, name: str, on_restored: Callable[[], None] | None
     """Connects, and stays connected for ever: queues and consumers are restored after each break.
 
     Args:
-        url: `embedded://host:port` or `amqp://user:password@host:port/vhost`.
+        url: `embedded://host:port`.
         name: who connects, as the broker's operators see it.
         on_restored: called on the event loop after each re-connection, once consumers are back.
 
     Raises:
-        InvalidArgument: the URL is neither.
+        InvalidArgument: the URL is not one.
         Unavailable: no broker answers within 30 seconds.
     """
     scheme = urlsplit(url).scheme
@@ -27,10 +27,4 @@ async def connect(url: str, *, name: str, on_restored: Callable[[], None] | None
         embedded = EmbeddedBroker(urlsplit(url).netloc, on_restored)
         await embedded.start(PATIENCE_SECONDS)
         return embedded
-    if scheme in {"amqp", "amqps"}:
-        from services.common.broker.rabbitmq import RabbitBroker  # noqa: PLC0415  # only where it is used
-
-        rabbit = RabbitBroker(url, name, on_restored)
-        await rabbit.start(PATIENCE_SECONDS)
-        return rabbit
-    raise InvalidArgument(f"broker '{url}': expected embedded://host:port or amqp://user:password@host:port/vhost")
+    raise InvalidArgument(f"broker '{url}': expected embedded://host:port")

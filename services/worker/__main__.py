@@ -1,0 +1,113 @@
+"""The worker as a process: `python -m services.worker`."""
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from pathlib import Path
+
+from headrace.v1.fleet_pb2 import Worker
+from headrace.v1.model_pb2 import ModelVersion
+from services.common.broker.connect import connect
+from services.common.catalog_watch import CatalogWatch
+from services.common.lifecycle import run
+from services.common.rpc import channel, serving
+from services.worker.cache import ArtifactCache
+from services.worker.device import Device
+from services.worker.fleet import report
+from services.worker.holdings import Holdings
+from services.worker.lane import Lane
+from services.worker.loading import Loader
+from services.worker.replies.links import Links
+from services.worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+async def main(stop: asyncio.Event) -> None:
+    """Serves until told to stop, then drains."""
+    settings = WorkerSettings()
+    logging.basicConfig(level=settings.log_level)
+    worker_id = settings.worker_id or f"worker-{secrets.token_hex(4)}"
+    started_ms = time.time_ns() // 1_000_000
+    broker = await connect(settings.broker, name=worker_id)
+    device = Device(settings.threads)
+    async with (
+        channel(settings.registry) as registry,
+        serving(settings.listen, [], lambda server: None, grace=0.2) as port,
+        asyncio.TaskGroup() as group,
+    ):
+        cache = ArtifactCache(Path(settings.cache), registry)
+        links = Links(worker_id, group)
+
+        def make_lane(version: ModelVersion, eager: bool) -> Lane:
+            loader = Loader(version, cache, device)
+            return Lane(version, eager=eager, broker=broker, links=links, device=device, loader=loader)
+
+        holdings = Holdings(settings.model_names(), make_lane, group)
+        links.on_cancelled = holdings.cancel
+        address = f"{settings.listen.rpartition(':')[0]}:{port}"
+
+        def describe() -> Worker:
+            lanes = holdings.lanes()
+            return Worker(
+                id=worker_id,
+                address=address,
+                pid=os.getpid(),
+                device=next((lane.loader.model.device for lane in lanes if lane.loader.model), "cpu"),
+                models=holdings.held(),
+                running=sum(lane.running for lane in lanes),
+                completed=sum(lane.completed for lane in lanes),
+                resident_bytes=resident_bytes(),
+                started_unix_ms=started_ms,
+            )
+
+        watch = CatalogWatch(registry, holdings)
+        tasks = [
+            group.create_task(watch.run(), name="catalogue watch"),
+            group.create_task(report(registry, describe), name="fleet report"),
+        ]
+        await _either(stop, watch.synced)
+        await _either(stop, *(lane.consuming for lane in holdings.lanes()))
+        if not stop.is_set():
+            print(f"ready worker {address}", flush=True)
+        await stop.wait()
+        log.info("draining: %d requests in hand", describe().running)
+        for task in tasks:
+            task.cancel()
+        try:
+            await asyncio.wait_for(holdings.drain(), settings.drain_seconds)
+        except TimeoutError:
+            log.warning("drained for %.0f s; what is left goes back to the queue", settings.drain_seconds)
+        holdings.close()
+        links.close()
+    await broker.close()
+    device.close()
+
+
+async def _either(stop: asyncio.Event, *events: asyncio.Event) -> None:
+    """Until all events are set, or the process is told to stop."""
+
+    async def everything() -> None:
+        for event in events:
+            await event.wait()
+
+    tasks = [asyncio.create_task(everything()), asyncio.create_task(_set(stop))]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def resident_bytes() -> int:
+    """What the process holds in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,76 @@
+"""The local copy of models' files: fetched once, verified always before it is used."""
+
+import asyncio
+import hashlib
+import os
+import secrets
+import shutil
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import grpc
+from grpc import aio
+
+from headrace.v1.model_pb2 import ModelFile, ModelVersion
+from headrace.v1.registry_pb2 import LocateFilesRequest
+from headrace.v1.registry_pb2_grpc import RegistryServiceStub
+from services.common.errors import Unavailable
+from services.common.rpc import from_rpc_error
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class ArtifactCache:
+    """A folder of versions' files; any number of workers on a machine may share it."""
+
+    def __init__(self, root: Path, registry: aio.Channel) -> None:
+        self._root = root
+        self._registry = RegistryServiceStub(registry)
+
+    async def folder(self, version: ModelVersion) -> Path:
+        """A folder with all files of the version, each of the right digest.
+
+        Raises:
+            NotFound: the registry does not know the version.
+            Unavailable: registry or store do not answer, or what came is not what was published.
+        """
+        folder = self._root / version.name / str(version.version)
+        missing = [file for file in version.files if not await asyncio.to_thread(_is, folder / file.path, file)]
+        if not missing:
+            return folder
+        try:
+            located = await self._registry.LocateFiles(
+                LocateFilesRequest(name=version.name, version=version.version), timeout=10
+            )
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        urls = {location.file.path: location.url for location in located.locations}
+        for file in missing:
+            await asyncio.to_thread(_fetch, urls.get(file.path, ""), folder / file.path, file)
+        return folder
+
+
+def _is(path: Path, file: ModelFile) -> bool:
+    if not path.is_file() or path.stat().st_size != file.size:
+        return False
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
+
+
+def _fetch(url: str, target: Path, file: ModelFile) -> None:
+    """Downloads beside and renames into place, if the digest is right."""
+    if not url.startswith(("http://", "https://", "file://")):
+        raise Unavailable(f"the registry gave no usable URL for '{file.path}': {url!r}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    try:
+        with urllib.request.urlopen(url, timeout=60) as source, partial.open("wb") as copy:
+            shutil.copyfileobj(source, copy, CHUNK_BYTES)
+        if not _is(partial, file):
+            raise Unavailable(f"'{file.path}' from the store is not what was published: its SHA-256 differs")
+        partial.replace(target)
+    except URLError as error:
+        raise Unavailable(f"cannot fetch '{file.path}' from the store: {error.reason}") from error
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,28 @@
+"""Tells the registry's process what this worker holds and does, about each second and for as long as it lives."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+from grpc import aio
+
+from headrace.v1.fleet_pb2 import ReportWorkerRequest, Worker
+from headrace.v1.fleet_pb2_grpc import FleetServiceStub
+
+REPORT_SECONDS = 1.0
+
+
+async def report(channel: aio.Channel, describe: Callable[[], Worker]) -> None:
+    """Reports for ever; a registry that is away is tried again."""
+    stub = FleetServiceStub(channel)
+
+    async def reports() -> AsyncIterator[ReportWorkerRequest]:
+        while True:
+            yield ReportWorkerRequest(worker=describe())
+            await asyncio.sleep(REPORT_SECONDS)
+
+    while True:
+        with contextlib.suppress(grpc.RpcError):
+            await stub.ReportWorker(reports(), wait_for_ready=True)
+        await asyncio.sleep(REPORT_SECONDS)

@@ -1,0 +1,87 @@
+"""What this worker serves: a lane for each version that the registry names, as the catalogue changes."""
+
+import asyncio
+from collections.abc import Callable
+
+from headrace.v1.fleet_pb2 import HeldModel
+from headrace.v1.model_pb2 import Model, ModelVersion
+from services.worker.lane import Lane
+
+Key = tuple[str, int]
+
+
+class Holdings:
+    """Implements CatalogListener.
+
+    The latest version and those with an alias are loaded at once; older ones when the first request comes.
+
+    Args:
+        only: model names to serve; empty: all.
+        make_lane: builds a lane for a version.
+    """
+
+    def __init__(
+        self, only: set[str], make_lane: Callable[[ModelVersion, bool], Lane], group: asyncio.TaskGroup
+    ) -> None:
+        self._only = only
+        self._make_lane = make_lane
+        self._group = group
+        self._lanes: dict[Key, Lane] = {}
+        self._tasks: dict[Key, asyncio.Task[None]] = {}
+
+    def names(self) -> list[str]:
+        """Models with lanes."""
+        return sorted({name for name, _ in self._lanes})
+
+    def update(self, model: Model) -> None:
+        """Begins and ends lanes until they match the model."""
+        if self._only and model.name not in self._only:
+            return
+        latest = max((version.version for version in model.versions), default=0)
+        current = set(model.aliases.values()) | {latest}
+        wanted = {(model.name, version.version): version for version in model.versions}
+        for key in [key for key in self._lanes if key[0] == model.name and key not in wanted]:
+            self._end(key)
+        for key, version in wanted.items():
+            if key not in self._lanes:
+                lane = self._lanes[key] = self._make_lane(version, version.version in current)
+                self._tasks[key] = self._group.create_task(lane.run(), name=f"lane {version.name} {version.version}")
+
+    def remove(self, name: str) -> None:
+        """Ends all lanes of a model."""
+        for key in [key for key in self._lanes if key[0] == name]:
+            self._end(key)
+
+    def cancel(self, reply_to: str, request_id: int) -> None:
+        """Nobody waits for a request any more."""
+        for lane in self._lanes.values():
+            lane.cancel(reply_to, request_id)
+
+    async def drain(self) -> None:
+        """Returns once every lane has answered what it began."""
+        await asyncio.gather(*(lane.drain() for lane in self._lanes.values()))
+
+    def close(self) -> None:
+        """Ends all lanes."""
+        for key in list(self._lanes):
+            self._lanes.pop(key)
+            self._tasks.pop(key).cancel()
+
+    def lanes(self) -> list[Lane]:
+        """All lanes."""
+        return list(self._lanes.values())
+
+    def held(self) -> list[HeldModel]:
+        """What the fleet is told."""
+        return [status for lane in self._lanes.values() if (status := lane.loader.status()) is not None]
+
+    def _end(self, key: Key) -> None:
+        """Drains the lane of a deleted version in the background, then drops the model."""
+        lane, task = self._lanes.pop(key), self._tasks.pop(key)
+
+        async def end() -> None:
+            await lane.drain()
+            task.cancel()
+            lane.loader.unload()
+
+        self._group.create_task(end(), name=f"end of lane {key[0]} {key[1]}")

@@ -1,0 +1,56 @@
+"""From a delivery to jobs: envelopes opened, the expired dropped, the suspicious set aside."""
+
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from headrace.inference.grpc_service_pb2 import ModelInferRequest
+from headrace.v1.model_pb2 import ModelSpec
+from headrace.v1.work_pb2 import WorkRequest
+from services.worker.execution import Job
+from services.worker.replies.link import Link
+from services.worker.replies.ticket import Ticket
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One request in hand, with whom to answer and what to settle."""
+
+    work: WorkRequest
+    ticket: Ticket
+    link: Link
+    received_unix_us: int
+    suspicious: bool
+    job: Job | None = None
+
+    def parse(self, body: bytes) -> None:
+        """Makes the job. Raises DecodeError."""
+        request = ModelInferRequest.FromString(body)
+        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
+        self.job = Job(self.work.id, request, rows, self.work.accepted_unix_us, self.received_unix_us)
+
+    def seconds_left(self) -> float:
+        """Until nobody waits any more."""
+        return self.work.deadline_unix_us / 1e6 - time.time()
+
+
+def batch_shape(spec: ModelSpec) -> "ShapeOf":
+    """What keeps requests of a model apart: the sizes of free axes, unless padding evens them out."""
+    free = not spec.batching.padding and any(-1 in tensor.shape[1:] for tensor in spec.inputs)
+    optional = any(tensor.optional for tensor in spec.inputs)
+    return ShapeOf(free, optional)
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeOf:
+    """Computes the key of a request; models of fixed shapes need none."""
+
+    free: bool
+    optional: bool
+
+    def __call__(self, request: ModelInferRequest) -> Hashable:
+        if self.free:
+            return tuple(sorted((tensor.name, tuple(tensor.shape[1:])) for tensor in request.inputs))
+        if self.optional:
+            return tuple(sorted(tensor.name for tensor in request.inputs))
+        return None

@@ -1,0 +1,124 @@
+"""Getting a version into memory: files to the cache, the runtime's load, warm-up; failures are remembered."""
+
+import logging
+import time
+
+import numpy as np
+
+from headrace.v1.fleet_pb2 import LOAD_STATE_FAILED, LOAD_STATE_LOADING, LOAD_STATE_READY, HeldModel, LoadState
+from headrace.v1.model_pb2 import ModelSpec, ModelVersion, TensorSpec
+from services.common.datatypes import DATATYPES
+from services.common.errors import HeadraceError
+from services.common.tensors import Array
+from services.worker.cache import ArtifactCache
+from services.worker.device import Device
+from services.worker.runtime import load_model
+from services.worker.runtime.port import LoadedModel
+
+log = logging.getLogger(__name__)
+
+FIRST_BACKOFF_SECONDS = 2.0
+MOST_BACKOFF_SECONDS = 60.0
+
+
+class Loader:
+    """Loads one version, once it is asked to.
+
+    Attributes:
+        model: the loaded model, None before and after a failure.
+    """
+
+    def __init__(self, version: ModelVersion, cache: ArtifactCache, device: Device) -> None:
+        self.model: LoadedModel | None = None
+        self._version = version
+        self._cache = cache
+        self._device = device
+        self._state: LoadState.ValueType = LOAD_STATE_LOADING
+        self._reason = ""
+        self._retry_at = 0.0
+        self._backoff = FIRST_BACKOFF_SECONDS
+        self.attempted = False
+
+    @property
+    def loaded(self) -> bool:
+        """It is in memory, warm."""
+        return self.model is not None
+
+    def status(self) -> HeldModel | None:
+        """What the fleet is told; None while nobody has asked for the model."""
+        if not self.attempted:
+            return None
+        return HeldModel(
+            name=self._version.name,
+            version=self._version.version,
+            state=self._state,
+            reason=self._reason,
+            memory_bytes=self._version.spec.memory_bytes or sum(file.size for file in self._version.files),
+        )
+
+    def why_not(self) -> str:
+        """The message for callers of a model that does not load."""
+        return (
+            f"model '{self._version.name}' version {self._version.version} does not load: {self._reason};"
+            " push a version that does"
+        )
+
+    async def load(self) -> None:
+        """Loads and warms up, unless it is loaded or failed a moment ago."""
+        if self.model is not None or time.monotonic() < self._retry_at:
+            return
+        self.attempted, self._state = True, LOAD_STATE_LOADING
+        try:
+            folder = await self._cache.folder(self._version)
+            spec = self._version.spec
+            async with self._device.turn:
+                model = await self._device.run(lambda: load_model(folder, spec, self._device.threads))
+                await self._device.run(lambda: warm_up(model, spec))
+        except HeadraceError as error:
+            self._failed(str(error))
+        except (OSError, MemoryError, RuntimeError) as error:
+            self._failed(f"{type(error).__name__}: {error}")
+        else:
+            self.model, self._state, self._reason = model, LOAD_STATE_READY, ""
+            self._backoff = FIRST_BACKOFF_SECONDS
+            log.info("loaded %s version %d on %s", self._version.name, self._version.version, model.device)
+
+    def unload(self) -> None:
+        """Drops the model."""
+        self.model = None
+
+    def _failed(self, reason: str) -> None:
+        self._state, self._reason = LOAD_STATE_FAILED, reason
+        self._retry_at = time.monotonic() + self._backoff
+        self._backoff = min(self._backoff * 2, MOST_BACKOFF_SECONDS)
+        log.error("%s", self.why_not())
+
+
+def warm_up(model: LoadedModel, spec: ModelSpec) -> None:
+    """Runs zeros once for each batch size, so that the first caller does not pay for lazy work. Blocks.
+
+    Models that dislike zeros are not refused for it: what their callers send is theirs to know.
+    """
+    if spec.warmup.disabled:
+        return
+    largest = spec.batching.max_batch_size
+    sizes = list(spec.warmup.batch_sizes) or ([1, largest] if largest else [1])
+    for rows in sizes:
+        try:
+            model.run({tensor.name: _zeros(tensor, spec, rows) for tensor in spec.inputs if not tensor.optional})
+        except Exception as error:
+            log.warning("warm-up with %d rows of zeros failed: %s", rows, str(error).splitlines()[:1])
+            return
+
+
+def _zeros(tensor: TensorSpec, spec: ModelSpec, rows: int) -> Array:
+    """Free axes get the size that `warmup.shapes` names, else 1."""
+    batched = spec.batching.max_batch_size > 0
+    dims = list(tensor.shape[1:] if batched else tensor.shape)
+    if tensor.name in spec.warmup.shapes:
+        dims = list(spec.warmup.shapes[tensor.name].dims)
+    dims = [1 if size < 0 else size for size in dims]
+    shape = [rows, *dims] if batched else dims
+    if tensor.datatype == "BYTES":
+        return np.full(shape, b"", dtype=object)
+    return np.zeros(shape, dtype=DATATYPES[tensor.datatype].numpy)
