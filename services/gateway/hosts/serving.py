@@ -1,0 +1,63 @@
+"""What both hosts add to an application: health, reflection, and the gate that closes when the process drains."""
+
+import asyncio
+
+from services.common.errors import Unavailable
+from services.gateway.application import Application
+from services.gateway.calls import MethodTable
+from services.gateway.protocol.health import Health
+from services.gateway.protocol.reflection import SERVICES as REFLECTION
+from services.gateway.protocol.reflection import Reflection
+
+# Streams that workers hold open: they must outlive the callers' requests, so they are not waited for.
+_INTERNAL = ("/headrace.v1.ReplyService/", "/grpc.health.v1.Health/", "/grpc.reflection.")
+
+
+class Gate:
+    """Counts the calls in flight; once closed, new ones are refused and health says NOT_SERVING."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._open = True
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def ready(self) -> bool:
+        """What health reports."""
+        return self._open and self._application.ready()
+
+    def enter(self, method: str) -> bool:
+        """A call begins; whether it is counted, and so must `leave`. Raises Unavailable while draining."""
+        if method.startswith(_INTERNAL):
+            return False
+        if not self._open:
+            raise Unavailable("this gateway is shutting down; try another")
+        self._in_flight += 1
+        self._idle.clear()
+        return True
+
+    def leave(self) -> None:
+        """A counted call ended."""
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+
+    async def drain(self, patience: float) -> bool:
+        """Closes, waits for the calls in flight; False if some were left after `patience` seconds."""
+        self._open = False
+        try:
+            await asyncio.wait_for(self._idle.wait(), patience)
+        except TimeoutError:
+            return False
+        return True
+
+
+def with_standard_services(application: Application, gate: Gate) -> MethodTable:
+    """The application's methods beside health and reflection."""
+    names = {path.split("/")[1] for path in application.methods} | {"grpc.health.v1.Health"}
+    return {
+        **Health(gate.ready, names).methods(),
+        **Reflection([*names, *REFLECTION]).methods(),
+        **application.methods,
+    }
