@@ -98,6 +98,8 @@ class AioHost:
             ("grpc.max_receive_message_length", max_request_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
         ]
         self._server = aio.server(options=options)
         handler = TableHandler(with_standard_services(application, self.gate), self.gate)

@@ -130,9 +130,7 @@ class GrpcAsgiApp:
         counted = False
         try:
             call.metadata = metadata_of(headers)
-            method = self._methods.get(call.method)
-            if method is None:
-                raise Unimplemented(f"no method {call.method[:200]}")
+            method = self._method(call.method)
             if timeout := str(call.metadata.get("grpc-timeout", "")):
                 call.deadline = loop.time() + parse_timeout(timeout)
                 timer = loop.call_at(call.deadline, live.cancel, DeadlineExceeded("the call's deadline passed"))
@@ -159,6 +157,12 @@ class GrpcAsgiApp:
                 timer.cancel()
             if counted:
                 self._gate.leave()
+
+    def _method(self, path: str) -> Unary | Stream:
+        method = self._methods.get(path)
+        if method is None:
+            raise Unimplemented(f"no method {path[:200]}")
+        return method
 
     async def _one(self, live: _Live, unframer: Unframer) -> bytes:
         """The single message of a unary call."""

@@ -1,4 +1,5 @@
-"""Between the launcher and the application inside Envoy: a unix socket. The launcher says "drain"; its end is the end."""
+"""Between the launcher and the application inside Envoy: a unix socket. The launcher says "drain";
+its end is the end."""
 
 import asyncio
 import os

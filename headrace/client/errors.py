@@ -1,0 +1,71 @@
+"""What a call can fail with, on the client's side."""
+
+import grpc
+
+
+class HeadraceError(Exception):
+    """The root; `code` is gRPC's name of the status, such as "NOT_FOUND"."""
+
+    code = "UNKNOWN"
+
+
+class InvalidArgumentError(HeadraceError):
+    """The request does not fit the model."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class NotFoundError(HeadraceError):
+    """No such model or version."""
+
+    code = "NOT_FOUND"
+
+
+class QueueFullError(HeadraceError):
+    """The model's queue is full; try again shortly."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class DeadlineExceededError(HeadraceError):
+    """No answer within the timeout."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class UnavailableError(HeadraceError):
+    """The server cannot be reached, or a part of it."""
+
+    code = "UNAVAILABLE"
+
+
+class FailedPreconditionError(HeadraceError):
+    """The server is not in the state that this call needs."""
+
+    code = "FAILED_PRECONDITION"
+
+
+class AlreadyExistsError(HeadraceError):
+    """The thing to be made exists."""
+
+    code = "ALREADY_EXISTS"
+
+
+class InternalError(HeadraceError):
+    """The model, or the server, failed on this request."""
+
+    code = "INTERNAL"
+
+
+_KINDS: dict[str, type[HeadraceError]] = {kind.code: kind for kind in HeadraceError.__subclasses__()}
+
+
+def from_rpc_error(error: grpc.RpcError) -> HeadraceError:
+    """The typed form of a failed call."""
+    code, details = getattr(error, "code", None), getattr(error, "details", None)
+    if not callable(code) or not callable(details):
+        return HeadraceError(str(error))
+    kind = _KINDS.get(code().name, HeadraceError)
+    typed = kind(details() or code().name)
+    typed.code = code().name
+    return typed

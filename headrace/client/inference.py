@@ -1,0 +1,182 @@
+"""`Client` and `AsyncClient`: inference, metadata, readiness and status."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import grpc
+from grpc import aio
+
+from headrace.client.errors import from_rpc_error
+from headrace.client.tensors import Array, make_request, read_response
+from headrace.inference import grpc_service_pb2 as pb
+from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from headrace.v1.gateway_pb2 import GetStatusRequest, GetStatusResponse
+from headrace.v1.gateway_pb2_grpc import GatewayServiceStub
+
+if TYPE_CHECKING:
+    from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceAsyncStub
+    from headrace.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
+
+DEFAULT_ADDRESS = "127.0.0.1:8001"
+# Calls that never reached a handler are tried again by gRPC itself; other clients may use the same configuration.
+SERVICE_CONFIG = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{"service": "inference.GRPCInferenceService"}],
+                "retryPolicy": {
+                    "maxAttempts": 4,
+                    "initialBackoff": "0.1s",
+                    "maxBackoff": "1s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ]
+    }
+)
+_OPTIONS: list[tuple[str, Any]] = [
+    ("grpc.service_config", SERVICE_CONFIG),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class InferResult:
+    """An answer.
+
+    Attributes:
+        outputs: by name.
+        model_version: which version answered.
+        receipt: where the time went (queue_us, batch_us, compute_us) and the batch it ran in.
+    """
+
+    outputs: dict[str, Array]
+    model_version: str
+    receipt: dict[str, int] = field(default_factory=dict)
+
+
+def _result(response: pb.ModelInferResponse, trailing: Any) -> InferResult:
+    receipt = dict(trailing or ()).get("headrace-receipt")
+    return InferResult(read_response(response), response.model_version, json.loads(receipt) if receipt else {})
+
+
+def _metadata(traceparent: str) -> tuple[tuple[str, str], ...]:
+    return (("traceparent", traceparent),) if traceparent else ()
+
+
+class Client:
+    """Blocking; safe to share between threads. All methods raise headrace.client.errors.HeadraceError."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
+        self._channel = grpc.insecure_channel(address, options=_OPTIONS)
+        self._stub = GRPCInferenceServiceStub(self._channel)
+        self._gateway = GatewayServiceStub(self._channel)
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: str = "",
+        timeout: float | None = None,
+        request_id: str = "",
+        traceparent: str = "",
+    ) -> InferResult:
+        """Runs a model on named arrays; `version` is a number, an alias, or "" for the latest; `timeout` in seconds."""
+        request = make_request(model, inputs, version, request_id)
+        try:
+            response, call = self._stub.ModelInfer.with_call(request, timeout=timeout, metadata=_metadata(traceparent))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return _result(response, call.trailing_metadata())
+
+    def metadata(self, model: str, version: str = "") -> pb.ModelMetadataResponse:
+        """Inputs and outputs of a model."""
+        try:
+            return self._stub.ModelMetadata(pb.ModelMetadataRequest(name=model, version=version), timeout=10)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def model_ready(self, model: str, version: str = "") -> bool:
+        """Whether a request would find a worker."""
+        try:
+            return self._stub.ModelReady(pb.ModelReadyRequest(name=model, version=version), timeout=10).ready
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def status(self) -> GetStatusResponse:
+        """What the gateway sees."""
+        try:
+            return self._gateway.GetStatus(GetStatusRequest(), timeout=10)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    def close(self) -> None:
+        """Disconnects."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncClient:
+    """The same for asyncio; cancelling a call abandons the request on the server."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
+        self._channel = aio.insecure_channel(address, options=_OPTIONS)
+        self._stub: GRPCInferenceServiceAsyncStub = GRPCInferenceServiceStub(self._channel)
+        self._gateway: GatewayServiceAsyncStub = GatewayServiceStub(self._channel)
+
+    async def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Array],
+        *,
+        version: str = "",
+        timeout: float | None = None,
+        request_id: str = "",
+        traceparent: str = "",
+    ) -> InferResult:
+        """As Client.infer."""
+        request = make_request(model, inputs, version, request_id)
+        call = self._stub.ModelInfer(request, timeout=timeout, metadata=_metadata(traceparent))
+        try:
+            response = await call
+            return _result(response, await call.trailing_metadata())
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def model_ready(self, model: str, version: str = "") -> bool:
+        """Whether a request would find a worker."""
+        try:
+            response = await self._stub.ModelReady(pb.ModelReadyRequest(name=model, version=version), timeout=10)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+        return response.ready
+
+    async def status(self) -> GetStatusResponse:
+        """What the gateway sees."""
+        try:
+            return await self._gateway.GetStatus(GetStatusRequest(), timeout=10)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def close(self) -> None:
+        """Disconnects."""
+        await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,114 @@
+"""`RegistryClient`: pushing models, listing them, aliases, deletion."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from headrace.client.errors import InvalidArgumentError, from_rpc_error
+from headrace.packages import PackageError, read_package
+from headrace.v1 import registry_pb2 as pb
+from headrace.v1.model_pb2 import Model, ModelFile, ModelVersion
+from headrace.v1.registry_pb2_grpc import RegistryServiceStub
+
+DEFAULT_ADDRESS = "127.0.0.1:8003"
+CHUNK_BYTES = 1024 * 1024
+
+Progress = Callable[[int, int], None]
+
+
+class RegistryClient:
+    """Blocking. All methods raise headrace.client.errors.HeadraceError."""
+
+    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
+        self._channel = grpc.insecure_channel(address)
+        self._stub = RegistryServiceStub(self._channel)
+
+    def push(self, name: str, path: Path, *, version: int = 0, progress: Progress | None = None) -> ModelVersion:
+        """Publishes a .onnx file, a .pt2 archive or a folder as the next version (or as `version`).
+
+        Blobs that the store has are not sent again, so a push that broke off goes on where it was.
+
+        Args:
+            progress: called with (bytes done, bytes in all).
+
+        Raises:
+            InvalidArgumentError: the package is refused; the message says why.
+        """
+        try:
+            package = read_package(path)
+        except PackageError as error:
+            raise InvalidArgumentError(str(error)) from error
+        sources = {_sha256(file): file for file in package.files.values()}
+        files = [
+            ModelFile(path=relative, sha256=_sha256(file), size=file.stat().st_size)
+            for relative, file in package.files.items()
+        ]
+        missing = self._call(self._stub.FindMissingBlobs, pb.FindMissingBlobsRequest(sha256=list(sources))).sha256
+        done, total = 0, sum(sources[digest].stat().st_size for digest in missing)
+        for digest in missing:
+            parts = _parts(digest, sources[digest], done, total, progress)
+            self._call(self._stub.UploadBlob, parts)
+            done += sources[digest].stat().st_size
+        request = pb.PublishVersionRequest(name=name, spec=package.spec, files=files, version=version)
+        published: ModelVersion = self._call(self._stub.PublishVersion, request).version
+        return published
+
+    def models(self) -> list[Model]:
+        """Everything, by name."""
+        return list(self._call(self._stub.ListModels, pb.ListModelsRequest()).models)
+
+    def model(self, name: str) -> Model:
+        """One model."""
+        found: Model = self._call(self._stub.GetModel, pb.GetModelRequest(name=name)).model
+        return found
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Points an alias at a version."""
+        self._call(self._stub.SetAlias, pb.SetAliasRequest(name=name, alias=alias, version=version))
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Removes an alias."""
+        self._call(self._stub.DeleteAlias, pb.DeleteAliasRequest(name=name, alias=alias))
+
+    def delete_version(self, name: str, version: int) -> None:
+        """Removes a version; its number is never used again."""
+        self._call(self._stub.DeleteVersion, pb.DeleteVersionRequest(name=name, version=version))
+
+    def delete_model(self, name: str) -> None:
+        """Removes all versions."""
+        self._call(self._stub.DeleteModel, pb.DeleteModelRequest(name=name))
+
+    def close(self) -> None:
+        """Disconnects."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _call(self, method: Any, request: Any) -> Any:
+        try:
+            return method(request, timeout=600)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _parts(digest: str, path: Path, done: int, total: int, progress: Progress | None) -> Iterator[pb.UploadBlobRequest]:
+    yield pb.UploadBlobRequest(header=pb.UploadBlobRequest.Header(sha256=digest, size=path.stat().st_size))
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield pb.UploadBlobRequest(chunk=chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
