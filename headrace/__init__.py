@@ -1,1 +1,6 @@
 """Headrace: what leaves the server side — generated stubs, the Python client and the command line."""
+
+from headrace.client.errors import HeadraceError
+from headrace.client.inference import AsyncClient, Client, InferResult
+
+__all__ = ["AsyncClient", "Client", "HeadraceError", "InferResult"]

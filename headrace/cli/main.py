@@ -1,0 +1,23 @@
+"""`headrace`: the command line put together."""
+
+import typer
+
+from headrace.cli import inference, models, status, up
+
+app = typer.Typer(
+    name="headrace",
+    help="Model serving that never loses an accepted request.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.command()(up.up)
+app.command()(up.serve)
+app.command()(models.push)
+app.command("models")(models.list_models)
+app.command()(models.alias)
+app.command()(models.delete)
+app.command()(inference.infer)
+app.command()(status.status)
+
+if __name__ == "__main__":
+    app()

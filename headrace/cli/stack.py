@@ -1,0 +1,127 @@
+"""The local stack: which processes `headrace up` runs, and how they find each other."""
+
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from headrace.cli.supervisor import Child, StartError
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """What `headrace up` was asked for; ports may be 0 for any free one."""
+
+    data: Path
+    workers: int = 1
+    host: str = "127.0.0.1"
+    port: int = 8001
+    http_port: int = 8000
+    registry_port: int = 8003
+    broker_port: int = 8004
+    front: str = "auto"
+    broker: str = ""
+    store: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Stack:
+    """The processes of one machine. `run` starts them, keeps them up, and stops them in order.
+
+    Args:
+        say: called with each line that a person should read.
+    """
+
+    def __init__(self, options: StackOptions, say: Callable[[str], None]) -> None:
+        self._options = options
+        self._say = say
+        self._children: list[Child] = []
+
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Returns after SIGINT or SIGTERM, with everything drained. Raises StartError."""
+        stop = stop or _stop_on_signals()
+        try:
+            await self._start()
+            self._announce()
+            await stop.wait()
+            self._say("draining …")
+        finally:
+            await self._stop()
+
+    async def _start(self) -> None:
+        options = self._options
+        for folder in ("logs", "store", "cache"):
+            (options.data / folder).mkdir(parents=True, exist_ok=True)
+        broker = options.broker
+        if not broker:
+            child = await self._begin("broker", "services.broker", {"LISTEN": self._listen(options.broker_port)})
+            broker = f"embedded://{child.address}"
+        store = options.store or (options.data / "store").resolve().as_uri()
+        registry = await self._begin(
+            "registry", "services.registry", {"LISTEN": self._listen(options.registry_port), "STORE": store}
+        )
+        shared = {"BROKER": broker, "REGISTRY": registry.address}
+        gateway = {"LISTEN": self._listen(options.port), "FRONT": options.front}
+        gateway["HTTP_LISTEN"] = f"{options.host}:{options.http_port}"
+        await self._begin("gateway", "services.gateway", shared | gateway)
+        cache = str((options.data / "cache").resolve())
+        for number in range(1, options.workers + 1):
+            worker = {"WORKER_ID": f"worker-{number}", "CACHE": cache, "LISTEN": f"{options.host}:0"}
+            await self._begin(f"worker-{number}", "services.worker", shared | worker)
+
+    async def _begin(self, name: str, module: str, settings: dict[str, str]) -> Child:
+        environment = {f"HEADRACE_{key}": value for key, value in settings.items()} | self._options.environment
+        child = Child(name, module, environment, self._options.data / "logs" / f"{name}.log")
+        self._children.append(child)
+        await child.start()
+        # A child that is started again must come back where the others look for it.
+        if "HEADRACE_LISTEN" in child.environment:
+            child.environment["HEADRACE_LISTEN"] = child.address
+        child.task = asyncio.create_task(child.keep(self._crashed), name=f"keep {name}")
+        return child
+
+    def _crashed(self, child: Child, code: int) -> None:
+        self._say(f"[red]{child.name} ended with status {code}[/red]; starting it again (log: {child.log})")
+
+    def _announce(self) -> None:
+        children = {
+            child.name: {"address": child.address, "pid": child.process.pid if child.process else 0}
+            for child in self._children
+        }
+        (self._options.data / "stack.json").write_text(json.dumps(children, indent=2))
+        for name, child in children.items():
+            self._say(f"  [bold]{name:10}[/bold] {child['address']}")
+        self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")
+        self._say("ready; push a model with: headrace push NAME PATH   (Ctrl-C drains and stops)")
+
+    async def _stop(self) -> None:
+        """Callers first, so that nothing is accepted which nobody will run."""
+        for names in (("gateway",), ("worker",), ("registry", "broker")):
+            await asyncio.gather(*(child.stop() for child in self._children if child.name.startswith(names)))
+
+    def _listen(self, port: int) -> str:
+        """host:port, after a look whether it is free. Raises StartError."""
+        host = self._options.host
+        if port:
+            with closing(socket.socket()) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((host, port))
+                except OSError as error:
+                    raise StartError(
+                        f"port {port} on {host} cannot be used ({error.strerror}); is another stack up? Choose other"
+                        " ports with --port, --registry-port and --broker-port"
+                    ) from error
+        return f"{host}:{port}"
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    return stop

@@ -1,0 +1,92 @@
+"""status: a live table of models, queues and workers."""
+
+import time
+from typing import Annotated
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+
+from headrace.cli.console import exit_codes, out, print_json
+from headrace.client.inference import DEFAULT_ADDRESS, Client
+from headrace.v1.fleet_pb2 import LoadState
+from headrace.v1.gateway_pb2 import GetStatusResponse
+
+
+def status(
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and exit.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 1.0,
+    address: Annotated[
+        str, typer.Option("--address", envvar="HEADRACE_ADDRESS", help="The gateway.")
+    ] = DEFAULT_ADDRESS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON once, for scripts.")] = False,
+) -> None:
+    """Show models, queue depth, workers, batch sizes and latency."""
+    with exit_codes(), Client(address) as client:
+        if as_json:
+            print_json(MessageToDict(client.status(), preserving_proto_field_name=True))
+            return
+        if once or not out().is_terminal:
+            out().print(_render(client.status()))
+            return
+        with Live(_render(client.status()), console=out(), auto_refresh=False) as live:
+            while True:
+                time.sleep(every)
+                live.update(_render(client.status()), refresh=True)
+
+
+def _render(state: GetStatusResponse) -> Group:
+    parts = {"registry": state.registry_connected, "broker": state.broker_connected}
+    health = "  ".join(f"{name} {'[green]up[/green]' if up else '[red]away[/red]'}" for name, up in parts.items())
+    return Group(
+        f"gateway {state.gateway_id} ({state.front})  {health}",
+        _models(state),
+        _workers(state),
+    )
+
+
+def _models(state: GetStatusResponse) -> Table:
+    table = Table("model", "version", title="models", title_justify="left")
+    for heading in ("queued", "in flight", "answered", "failed", "req/s", "p50 ms", "p99 ms", "mean batch", "workers"):
+        table.add_column(heading, justify="right")
+    for model in state.models:
+        batches = sum(model.batch_sizes.values())
+        mean = sum(rows * count for rows, count in model.batch_sizes.items()) / batches if batches else 0.0
+        table.add_row(
+            model.name,
+            str(model.version),
+            str(model.queued),
+            str(model.in_flight),
+            f"{model.answered:,}",
+            f"[red]{model.failed:,}[/red]" if model.failed else "0",
+            f"{model.requests_per_second:,.1f}",
+            f"{model.p50_ms:.2f}",
+            f"{model.p99_ms:.2f}",
+            f"{mean:.1f}",
+            str(model.consumers),
+        )
+    return table
+
+
+def _workers(state: GetStatusResponse) -> Table:
+    table = Table("worker", "device", title="workers", title_justify="left")
+    for heading in ("running", "completed", "memory MiB"):
+        table.add_column(heading, justify="right")
+    table.add_column("models")
+    for worker in state.workers:
+        held = [
+            f"{model.name}:{model.version}"
+            + ("" if model.state == LoadState.LOAD_STATE_READY else f" ({LoadState.Name(model.state)[11:].lower()})")
+            for model in worker.models
+        ]
+        table.add_row(
+            worker.id,
+            worker.device,
+            str(worker.running),
+            f"{worker.completed:,}",
+            f"{worker.resident_bytes / 2**20:,.0f}",
+            ", ".join(held),
+        )
+    return table

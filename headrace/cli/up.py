@@ -1,0 +1,66 @@
+"""up and serve: the whole local stack, or a single replica."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from headrace.cli.console import EXIT_FAILED, err
+from headrace.cli.stack import Stack, StackOptions
+from headrace.cli.supervisor import StartError
+
+
+def up(
+    workers: Annotated[int, typer.Option(help="How many workers.", min=0)] = 1,
+    data: Annotated[Path, typer.Option(help="Folder for the stack's state.")] = Path(".headrace"),
+    port: Annotated[int, typer.Option(help="The gateway: gRPC, and HTTP with the Envoy front.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="HTTP with the grpc front.")] = 8000,
+    registry_port: Annotated[int, typer.Option(help="The registry.")] = 8003,
+    broker_port: Annotated[int, typer.Option(help="The embedded broker.")] = 8004,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
+    broker: Annotated[str, typer.Option(help="Another broker than the embedded one, as a URL.")] = "",
+    store: Annotated[str, typer.Option(help="s3://bucket/prefix?endpoint=… instead of a folder.")] = "",
+) -> None:
+    """Run the whole stack on this machine, in the foreground."""
+    options = StackOptions(
+        data=data,
+        workers=workers,
+        host=host,
+        port=port,
+        http_port=http_port,
+        registry_port=registry_port,
+        broker_port=broker_port,
+        front=front,
+        broker=broker,
+        store=store,
+    )
+    console = err()
+    try:
+        asyncio.run(Stack(options, lambda line: console.print(line, highlight=False, soft_wrap=True)).run())
+    except StartError as error:
+        console.print(f"[red]not started[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FAILED) from error
+
+
+def serve(
+    model: Annotated[str, typer.Argument(metavar="NAME_OR_PATH", help="A model in the registry, or a package's path.")],
+    port: Annotated[int, typer.Option(help="gRPC, and HTTP with the Envoy front.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="HTTP with the grpc front.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
+    registry: Annotated[str, typer.Option(help="host:port of the registry.")] = "127.0.0.1:8003",
+) -> None:
+    """Serve one model from one process: no queue, one request at a time."""
+    environment = {
+        "HEADRACE_MODEL": model,
+        "HEADRACE_LISTEN": f"{host}:{port}",
+        "HEADRACE_HTTP_LISTEN": f"{host}:{http_port}",
+        "HEADRACE_FRONT": front,
+        "HEADRACE_REGISTRY": registry,
+    }
+    os.execve(sys.executable, [sys.executable, "-m", "services.single"], {**os.environ, **environment})

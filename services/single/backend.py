@@ -1,0 +1,58 @@
+"""A model in this very process as a Backend: one request at a time, no queue, a latency line for each."""
+
+import asyncio
+import logging
+import time
+
+from headrace.inference.grpc_service_pb2 import ModelInferRequest
+from headrace.v1.model_pb2 import ModelVersion
+from services.common.errors import DeadlineExceeded, error_of
+from services.gateway.backend import Answer, Work
+from services.gateway.routes import Route
+from services.worker.device import Device
+from services.worker.execution import Job, run_batch
+from services.worker.runtime.port import LoadedModel
+
+log = logging.getLogger("headrace.latency")
+
+
+class LocalBackend:
+    """Implements Backend. Callers wait for their turn in the order in which they came."""
+
+    def __init__(self, model: LoadedModel, version: ModelVersion, device: Device) -> None:
+        self._model = model
+        self._version = version
+        self._device = device
+
+    async def infer(self, work: Work) -> Answer:
+        """Runs one request alone. Raises DeadlineExceeded, ModelFailed, InvalidArgument."""
+        accepted_us = time.time_ns() // 1000
+        try:
+            async with asyncio.timeout(work.timeout), self._device.turn:
+                received_us = time.time_ns() // 1000
+                job = Job(1, ModelInferRequest.FromString(work.body), work.rows, accepted_us, received_us)
+                replies = await self._device.run(lambda: run_batch(self._model, self._version, [job]))
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"no answer within {work.timeout:.3g} s: other requests were in front") from error
+        reply, total_ms = replies[0], (time.time_ns() // 1000 - accepted_us) / 1000
+        outcome = "error" if reply.WhichOneof("outcome") == "error" else "ok"
+        log.info(
+            "model=%s version=%d outcome=%s wait_ms=%.3f compute_ms=%.3f total_ms=%.3f",
+            self._version.name,
+            self._version.version,
+            outcome,
+            reply.receipt.queue_us / 1000,
+            reply.receipt.compute_us / 1000,
+            total_ms,
+        )
+        if outcome == "error":
+            raise error_of(reply.error.code, reply.error.message)
+        return Answer(reply.body, reply.receipt)
+
+    def ready(self) -> bool:
+        """The model was loaded before the server began to listen."""
+        return True
+
+    async def model_ready(self, route: Route) -> bool:
+        """There is one model, and it is loaded."""
+        return True
