@@ -1,0 +1,158 @@
+"""The metrics of gateways and workers, typed. A record costs under a microsecond: keep a model's object at hand."""
+
+from collections.abc import Callable
+
+from services.common.telemetry.ledger import Attributes, Counter, Family, Gauge, Histogram, Ledger
+from services.common.telemetry.requests import MODEL_INFER
+
+# Seconds; OpenTelemetry's advice for durations of calls, with finer steps below 5 ms.
+DURATIONS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+
+CODES = (
+    *("OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS"),
+    *("PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED"),
+    *("INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"),
+)
+
+
+def _of(model: str, version: int) -> dict[str, str | int]:
+    return {"headrace.model.name": model, "headrace.model.version": version}
+
+
+def _counter(family: Family, attributes: Attributes) -> Counter:
+    family.add(attributes, counter := Counter())
+    return counter
+
+
+def _gauge(family: Family, attributes: Attributes, source: Callable[[], float] | None = None) -> Gauge:
+    family.add(attributes, gauge := Gauge(source))
+    return gauge
+
+
+def _histogram(family: Family, attributes: Attributes, bounds: tuple[float, ...]) -> Histogram:
+    family.add(attributes, histogram := Histogram(bounds))
+    return histogram
+
+
+class GatewayModel:
+    """What a gateway counts of one model version."""
+
+    __slots__ = ("_by_code", "_durations", "_in_flight", "_labels", "_requests", "queue_full", "republished")
+
+    def __init__(self, owner: "GatewayInstruments", labels: dict[str, str | int]) -> None:
+        self._labels = labels
+        self._requests = owner.requests
+        self._durations = owner.durations
+        self._in_flight = _gauge(owner.in_flight, labels)
+        self._by_code: dict[int, tuple[Counter, Histogram]] = {}
+        self.queue_full = _counter(owner.queue_full, labels)
+        self.republished = _counter(owner.republished, labels)
+
+    def began(self) -> None:
+        """A request was accepted; exactly one `finished` follows."""
+        self._in_flight.add(1)
+
+    def finished(self, code: int, seconds: float) -> None:
+        """It was answered or failed with `code` (a google.rpc.Code) after `seconds`."""
+        self._in_flight.add(-1)
+        series = self._by_code.get(code) or self._series(code)
+        series[0].value += 1
+        series[1].record(seconds)
+
+    def _series(self, code: int) -> tuple[Counter, Histogram]:
+        name = CODES[code] if 0 <= code < len(CODES) else str(code)
+        labels = {**self._labels, "rpc.response.status_code": name}
+        rpc = {**labels, "rpc.system.name": "grpc", "rpc.method": MODEL_INFER}
+        made = _counter(self._requests, labels), _histogram(self._durations, rpc, DURATIONS)
+        self._by_code[code] = made
+        return made
+
+
+class GatewayInstruments:
+    """What a gateway counts. Made once a process."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        family = ledger.family
+        self.requests = family("headrace.requests", "{request}", "Requests answered or failed, by status")
+        self.durations = family("rpc.server.call.duration", "s", "Duration of ModelInfer calls at the gateway")
+        self.in_flight = family("headrace.requests.in_flight", "{request}", "Accepted and not yet answered")
+        self.queue_full = family("headrace.queue.full", "{request}", "Requests refused because the queue was full")
+        self.republished = family("headrace.requests.republished", "{request}", "Requests published again")
+        self._claims = family("headrace.claims", "{claim}", "Workers' claims on redelivered requests, by verdict")
+        self._models: dict[tuple[str, int], GatewayModel] = {}
+        self._verdicts: dict[str, Counter] = {}
+
+    def of(self, model: str, version: int) -> GatewayModel:
+        """The counters of one model version."""
+        found = self._models.get((model, version))
+        if found is None:
+            found = self._models[model, version] = GatewayModel(self, _of(model, version))
+        return found
+
+    def claim(self, verdict: str) -> None:
+        """A claim was answered: "run", "drop" or "give_up"."""
+        if (counter := self._verdicts.get(verdict)) is None:
+            counter = self._verdicts[verdict] = _counter(self._claims, {"headrace.claim.verdict": verdict})
+        counter.add()
+
+    def forget(self, model: str, version: int) -> None:
+        """The version is gone: its series are no longer exported."""
+        if self._models.pop((model, version), None) is not None:
+            for family in (self.requests, self.durations, self.in_flight, self.queue_full, self.republished):
+                family.forget(_of(model, version))
+
+
+class WorkerModel:
+    """What a worker counts of one model version; times in seconds."""
+
+    __slots__ = ("_compute", "_loaded", "_queue", "_rows", "_wait", "failed")
+
+    def __init__(self, owner: "WorkerInstruments", labels: dict[str, str | int]) -> None:
+        self._rows = _histogram(owner.rows, labels, SIZES)
+        self._compute = _histogram(owner.compute, labels, DURATIONS)
+        self._queue = _histogram(owner.queue, labels, DURATIONS)
+        self._wait = _histogram(owner.wait, labels, DURATIONS)
+        self._loaded = _gauge(owner.loaded, labels)
+        self.failed = _counter(owner.failed, labels)
+
+    def batch(self, rows: int, compute: float) -> None:
+        """A batch ran."""
+        self._rows.record(rows)
+        self._compute.record(compute)
+
+    def waited(self, queue: float, batch: float) -> None:
+        """One request was in the broker's queue and then in this worker's line for so long."""
+        self._queue.record(queue)
+        self._wait.record(batch)
+
+    def loaded(self, loaded: bool) -> None:
+        """The model is in memory, or no longer."""
+        self._loaded.set(int(loaded))
+
+
+class WorkerInstruments:
+    """What a worker counts. Made once a process."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        family = ledger.family
+        self.rows = family("headrace.batch.rows", "{row}", "Rows in a batch")
+        self.compute = family("headrace.batch.compute.duration", "s", "The model's run of one batch")
+        self.queue = family("headrace.queue.duration", "s", "From acceptance at the gateway to the worker")
+        self.wait = family("headrace.batch.wait.duration", "s", "From the worker's hands to the start of the batch")
+        self.loaded = family("headrace.models.loaded", "{model}", "Models in this worker's memory")
+        self.failed = family("headrace.batch.failed", "{request}", "Requests on which the model failed")
+        self._models: dict[tuple[str, int], WorkerModel] = {}
+
+    def of(self, model: str, version: int) -> WorkerModel:
+        """The counters of one model version."""
+        found = self._models.get((model, version))
+        if found is None:
+            found = self._models[model, version] = WorkerModel(self, _of(model, version))
+        return found
+
+    def forget(self, model: str, version: int) -> None:
+        """The version is gone: its series are no longer exported."""
+        if self._models.pop((model, version), None) is not None:
+            for family in (self.rows, self.compute, self.queue, self.wait, self.loaded, self.failed):
+                family.forget(_of(model, version))
