@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from services.common.telemetry.ledger import Counter, Family, Histogram, Ledger
 
-SCOPE = "headrace"
+LEDGER_SCOPE = "headrace.ledger"
 
 
 class LedgerView:
@@ -37,9 +37,10 @@ class LedgerView:
         now_ns = time.time_ns()
         metrics = (self._metric(family, now_ns) for family in self._ledger.families())
         mine = [metric for metric in metrics if metric.data.data_points]
-        scope = ScopeMetrics(InstrumentationScope(SCOPE), mine, "")
         first, *rest = collected.resource_metrics
-        return MetricsData([ResourceMetrics(first.resource, [*first.scope_metrics, scope], first.schema_url), *rest])
+        # The OTLP encoder keeps the last of two entries of equal scope: ours must have a name that no meter has.
+        scopes = [*first.scope_metrics, ScopeMetrics(InstrumentationScope(LEDGER_SCOPE), mine, "")]
+        return MetricsData([ResourceMetrics(first.resource, scopes, first.schema_url), *rest])
 
     def _metric(self, family: Family, now_ns: int) -> Metric:
         numbers: list[NumberDataPoint] = []

@@ -23,12 +23,13 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from services.common.settings import ServiceSettings
 from services.common.telemetry.batches import Batch, TracedRequest, record_batch
-from services.common.telemetry.export import SCOPE, LedgerPeriodicReader, LedgerPrometheusReader, LedgerView
+from services.common.telemetry.export import LedgerPeriodicReader, LedgerPrometheusReader, LedgerView
 from services.common.telemetry.ledger import Ledger
 from services.common.telemetry.logs import logging_to_stderr
 from services.common.telemetry.requests import MODEL_INFER, RequestSampler, RequestTrace
 from services.common.telemetry.spans import ReservedIds, SpanWriter
 
+SCOPE = "headrace"
 FLUSH_SECONDS = 2.0
 SPANS_EVERY_MS = 1000
 METRICS_EVERY_MS = 10_000
@@ -97,24 +98,25 @@ def start(service: str, instance: str, settings: ServiceSettings) -> Iterator[Te
             metric_exporter = OTLPMetricExporter(settings.otlp, timeout=FLUSH_SECONDS)
             readers.append(LedgerPeriodicReader(view, metric_exporter, METRICS_EVERY_MS, FLUSH_SECONDS * 1000))
         meters = MeterProvider(readers, resource, shutdown_on_exit=False)
-        stack.callback(_bounded, lambda: meters.shutdown(FLUSH_SECONDS * 1000))
+        flushes: list[Callable[[], object]] = [lambda: meters.shutdown(FLUSH_SECONDS * 1000)]
+        stack.callback(_flush, flushes)
         meter = meters.get_meter(SCOPE)
         _process_metrics(meter)
-        spans = stack.enter_context(_spans(settings.otlp, resource, ids)) if settings.otlp else None
+        spans = None
+        if settings.otlp:
+            tracers = _tracers(settings.otlp, resource, ids)
+            flushes.append(tracers.shutdown)
+            spans = SpanWriter(tracers.get_tracer(SCOPE), ids)
         sampler = RequestSampler(spans, settings.traces_per_second)
         yield Telemetry(ledger, meter, spans, sampler, address)
 
 
-@contextmanager
-def _spans(endpoint: str, resource: Resource, ids: ReservedIds) -> Iterator[SpanWriter]:
-    """A writer whose spans go to `endpoint`. Sampling is decided before a span is made: the SDK takes all."""
+def _tracers(endpoint: str, resource: Resource, ids: ReservedIds) -> TracerProvider:
+    """Spans go to `endpoint`. Sampling is decided before a span is made, so the SDK takes them all."""
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
     exporter = OTLPSpanExporter(endpoint, timeout=FLUSH_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=SPANS_EVERY_MS))
-    try:
-        yield SpanWriter(provider.get_tracer(SCOPE), ids)
-    finally:
-        _bounded(provider.shutdown)
+    return provider
 
 
 @contextmanager
@@ -135,11 +137,14 @@ def _prometheus(listen: str, registry: CollectorRegistry) -> Iterator[str]:
         thread.join(FLUSH_SECONDS)
 
 
-def _bounded(flush: Callable[[], object]) -> None:
-    """Runs `flush` for two seconds at most: a collector that is away must not hold up the exit."""
-    thread = threading.Thread(target=flush, name="telemetry flush", daemon=True)
-    thread.start()
-    thread.join(FLUSH_SECONDS)
+def _flush(flushes: Iterable[Callable[[], object]]) -> None:
+    """Runs all for two seconds at most, side by side: a collector that is away must not hold up the exit."""
+    threads = [threading.Thread(target=flush, name="telemetry flush", daemon=True) for flush in flushes]
+    deadline = time.monotonic() + FLUSH_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _process_metrics(meter: Meter) -> None:
