@@ -1,0 +1,127 @@
+"""The import arrows of docs/architecture.md, read from the source: nothing is imported to check it."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = ("_pb2.py", "_pb2_grpc.py")
+# The one composition root that joins two services in one process.
+JOINS = {"single": {"gateway", "worker"}}
+# What `pip install headrace` brings: all that the client and the command line may need to be imported.
+CLIENT_PACKAGES = {"google", "grpc", "numpy", "pydantic", "rich", "typer", "yaml"}
+# Opened only when such a model is pushed; headrace.packages.reading says what to install where they lack.
+PACKAGE_READERS = {"headrace.packages.onnx_graph": {"onnxruntime"}, "headrace.packages.torch_export": {"torch"}}
+# Vendor SDK → the modules that may import it (a name, or a package by its trailing dot).
+ADAPTERS: dict[str, tuple[str, ...]] = {
+    "aio_pika": ("services.common.broker.rabbitmq",),
+    "aiormq": ("services.common.broker.rabbitmq",),
+    "boto3": ("services.common.objects.s3",),
+    "botocore": ("services.common.objects.s3",),
+    "docker": ("services.autoscaler.orchestrators.docker",),
+    "kubernetes": ("services.autoscaler.orchestrators.kubernetes",),
+    "vllm": ("services.worker.runtime.vllm",),
+    "onnxruntime": ("services.worker.runtime.onnx", "headrace.packages.onnx_graph"),
+    "torch": ("services.worker.runtime.", "headrace.packages.torch_export"),
+    "pyvoy": ("services.gateway.hosts.launcher",),
+    "uvicorn": ("services.gateway.hosts.aio",),
+    "opentelemetry": ("services.common.telemetry.",),
+    "prometheus_client": ("services.common.telemetry.",),
+}
+# Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
+PURE: dict[str, set[str]] = {
+    "services.worker.batcher": set(),
+    "services.broker.core": {"services.common.broker.port"},
+    "services.gateway.hosts.framing": {"services.gateway.calls"},
+    "services.common.telemetry.sampling": set(),
+    "services.registry.rules": {"services.common.datatypes", "headrace.v1.model_pb2"},
+    "services.gateway.protocol.signature": {
+        "services.common.datatypes",
+        "headrace.v1.model_pb2",
+        "headrace.inference.grpc_service_pb2",
+    },
+    "services.gateway.routes": {
+        "services.common.queues",
+        "services.gateway.protocol.signature",
+        "headrace.v1.model_pb2",
+    },
+}
+IMPURE = {"asyncio", "datetime", "os", "pathlib", "random", "secrets", "socket", "subprocess", "threading", "time"}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name → file, of everything that is written by hand."""
+    found: dict[str, Path] = {}
+    for folder in ("headrace", "services"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            if not path.name.endswith(GENERATED):
+                parts = path.relative_to(ROOT).with_suffix("").parts
+                found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path, *, at_start_only: bool = False) -> Iterator[str]:
+    """What a file imports; `at_start_only` leaves out imports inside functions and for type checkers."""
+    for node in _nodes(ast.parse(path.read_text()), at_start_only):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the arrows; write the whole name"
+            assert node.module is not None
+            yield node.module
+            yield from (name for alias in node.names if (name := f"{node.module}.{alias.name}") in MODULES)
+
+
+def _nodes(tree: ast.AST, at_start_only: bool) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if at_start_only and (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+        ):
+            continue
+        yield node
+        yield from _nodes(node, at_start_only)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_services_import_common_and_stubs_and_never_each_other(name: str) -> None:
+    parts = name.split(".")
+    for imported in imports(MODULES[name]):
+        if not imported.startswith("services."):
+            continue
+        assert parts[0] == "services", f"{name} is what clients install; it must not import {imported}"
+        own, other = parts[1] if len(parts) > 1 else "", imported.split(".")[1]
+        allowed = {"common", own} | JOINS.get(own, set())
+        assert other in allowed, f"{name} imports {imported}; services may import services.common and the stubs only"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("headrace")])
+def test_the_client_starts_without_any_extra(name: str) -> None:
+    allowed = CLIENT_PACKAGES | {"headrace"} | set(sys.stdlib_module_names) | PACKAGE_READERS.get(name, set())
+    for imported in imports(MODULES[name], at_start_only=True):
+        assert imported.split(".")[0] in allowed, f"{name} imports {imported}, which `pip install headrace` lacks"
+        assert imported not in PACKAGE_READERS, f"{name} imports {imported} at start; import it when it is needed"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_each_vendor_sdk_is_imported_by_its_adapter_only(name: str) -> None:
+    for imported in imports(MODULES[name]):
+        homes = ADAPTERS.get(imported.split(".")[0])
+        if homes is not None:
+            at_home = any(name == home or (home.endswith(".") and name.startswith(home)) for home in homes)
+            assert at_home, f"{name} imports {imported}; only {', '.join(homes)} may"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_pure_cores_read_no_clock_and_do_no_io(name: str) -> None:
+    allowed = PURE[name] | {"services.common.errors"}
+    for imported in imports(MODULES[name]):
+        top = imported.split(".")[0]
+        standard = top in sys.stdlib_module_names and top not in IMPURE
+        assert standard or imported in allowed, f"{name} is a pure core; it must not import {imported}"
