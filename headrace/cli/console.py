@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from headrace.client.errors import HeadraceError, InvalidArgumentError, NotFoundError, UnavailableError
 
@@ -36,7 +37,7 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except HeadraceError as error:
-        err().print(f"[red]{error.code}[/red] {error}", highlight=False, soft_wrap=True)
+        err().print(f"[red]{error.code}[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         if isinstance(error, InvalidArgumentError | NotFoundError):
             raise typer.Exit(EXIT_BAD_INPUT) from error
         if isinstance(error, UnavailableError):

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.markup import escape
 
 from headrace.cli.console import exit_codes, out, print_json
 from headrace.client.errors import InvalidArgumentError
@@ -52,7 +53,7 @@ def infer(
 
 def _show(name: str, result: InferResult) -> None:
     for key, value in result.outputs.items():
-        out().print(f"[bold]{key}[/bold] {value.dtype}{list(value.shape)}")
+        out().print(f"[bold]{escape(key)}[/bold] {value.dtype}{list(value.shape)}")
         out().print(np.array2string(value, threshold=64, precision=4), highlight=False, markup=False)
     receipt = result.receipt
     out().print(
@@ -72,15 +73,21 @@ def _arrays(metadata: ModelMetadataResponse, given: list[str], random: bool) -> 
             raise InvalidArgumentError(
                 f"--input {item!r}: expected NAME=JSON or NAME=@file.npy; inputs: {list(tensors)}"
             )
-        arrays[key] = _array(key, value, _DTYPES[tensors[key].datatype])
+        arrays[key] = _array(key, value, _dtype(key, tensors[key].datatype))
     missing = tensors.keys() - arrays.keys()
     if missing and not random:
         raise InvalidArgumentError(f"inputs {sorted(missing)} are missing; give them with --input, or --random")
     generator = np.random.default_rng()
     for key in missing:
         shape = [1 if size < 0 else size for size in tensors[key].shape]
-        arrays[key] = (generator.random(shape) * 2).astype(_DTYPES[tensors[key].datatype])
+        arrays[key] = (generator.random(shape) * 2).astype(_dtype(key, tensors[key].datatype))
     return arrays
+
+
+def _dtype(key: str, datatype: str) -> str:
+    if (dtype := _DTYPES.get(datatype)) is None:
+        raise InvalidArgumentError(f"input '{key}' is {datatype}, which this command cannot make; use a client")
+    return dtype
 
 
 def _array(key: str, value: str, dtype: str) -> Array:

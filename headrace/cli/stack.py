@@ -40,6 +40,11 @@ class Stack:
         self._options = options
         self._say = say
         self._children: list[Child] = []
+        self.started = asyncio.Event()
+
+    def address(self, name: str) -> str:
+        """host:port of a process, once the stack has started."""
+        return next(child.address for child in self._children if child.name == name)
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Returns after SIGINT or SIGTERM, with everything drained. Raises StartError."""
@@ -47,6 +52,7 @@ class Stack:
         try:
             await self._start()
             self._announce()
+            self.started.set()
             await stop.wait()
             self._say("draining …")
         finally:
@@ -81,20 +87,27 @@ class Stack:
         # A child that is started again must come back where the others look for it.
         if "HEADRACE_LISTEN" in child.environment:
             child.environment["HEADRACE_LISTEN"] = child.address
-        child.task = asyncio.create_task(child.keep(self._crashed), name=f"keep {name}")
+        child.task = asyncio.create_task(child.keep(self._crashed, self._write_state), name=f"keep {name}")
         return child
 
     def _crashed(self, child: Child, code: int) -> None:
         self._say(f"[red]{child.name} ended with status {code}[/red]; starting it again (log: {child.log})")
 
-    def _announce(self) -> None:
+    def _write_state(self) -> None:
+        """Where everything is, for people and tests."""
         children = {
             child.name: {"address": child.address, "pid": child.process.pid if child.process else 0}
             for child in self._children
         }
-        (self._options.data / "stack.json").write_text(json.dumps(children, indent=2))
-        for name, child in children.items():
-            self._say(f"  [bold]{name:10}[/bold] {child['address']}")
+        path = self._options.data / "stack.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(children, indent=2))
+        partial.replace(path)
+
+    def _announce(self) -> None:
+        self._write_state()
+        for child in self._children:
+            self._say(f"  [bold]{child.name:10}[/bold] {child.address}")
         self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")
         self._say("ready; push a model with: headrace push NAME PATH   (Ctrl-C drains and stops)")
 

@@ -1,5 +1,6 @@
 """status: a live table of models, queues and workers."""
 
+import contextlib
 import time
 from typing import Annotated
 
@@ -31,7 +32,11 @@ def status(
         if once or not out().is_terminal:
             out().print(_render(client.status()))
             return
-        with Live(_render(client.status()), console=out(), auto_refresh=False) as live:
+        # Ctrl-C is how a person leaves the table: no failure.
+        with (
+            contextlib.suppress(KeyboardInterrupt),
+            Live(_render(client.status()), console=out(), auto_refresh=False) as live,
+        ):
             while True:
                 time.sleep(every)
                 live.update(_render(client.status()), refresh=True)

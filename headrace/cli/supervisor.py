@@ -68,7 +68,7 @@ class Child:
             raise StartError(f"{self.name} did not start; the end of {self.log}:\n{_tail(self.log)}")
         self.address = line[2]
 
-    async def keep(self, on_crash: Callable[["Child", int], None]) -> None:
+    async def keep(self, on_crash: Callable[["Child", int], None], on_restart: Callable[[], None]) -> None:
         """Starts it again, with growing pauses, whenever it ends by itself."""
         pause = 0.2
         while not self.stopping:
@@ -83,6 +83,7 @@ class Child:
             await asyncio.sleep(pause)
             with contextlib.suppress(StartError):
                 await self.start()
+                on_restart()
 
     def _stopped_meanwhile(self) -> bool:
         return self.stopping

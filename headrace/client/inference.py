@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import grpc
 from grpc import aio
 
-from headrace.client.errors import from_rpc_error
+from headrace.client.errors import InvalidArgumentError, from_rpc_error
 from headrace.client.tensors import Array, make_request, read_response
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -65,6 +65,16 @@ def _result(response: pb.ModelInferResponse, trailing: Any) -> InferResult:
     return InferResult(read_response(response), response.model_version, json.loads(receipt) if receipt else {})
 
 
+def _sole_input(metadata: pb.ModelMetadataResponse) -> str:
+    """The name that an array without one is for."""
+    names = [tensor.name for tensor in metadata.inputs]
+    if len(names) != 1:
+        raise InvalidArgumentError(
+            f"model '{metadata.name}' has the inputs {names}; pass a dictionary of arrays by name, not one array"
+        )
+    return names[0]
+
+
 def _metadata(traceparent: str) -> tuple[tuple[str, str], ...]:
     return (("traceparent", traceparent),) if traceparent else ()
 
@@ -75,19 +85,30 @@ class Client:
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)
         self._stub = GRPCInferenceServiceStub(self._channel)
+        self._input_names: dict[tuple[str, str], str] = {}
         self._gateway = GatewayServiceStub(self._channel)
 
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Array] | Array,
         *,
         version: str = "",
         timeout: float | None = None,
         request_id: str = "",
         traceparent: str = "",
     ) -> InferResult:
-        """Runs a model on named arrays; `version` is a number, an alias, or "" for the latest; `timeout` in seconds."""
+        """Runs a model.
+
+        Args:
+            inputs: arrays by name; one array where the model has one input (its name is asked for once).
+            version: a number, an alias, or "" for the latest.
+            timeout: seconds.
+            request_id: comes back in the answer and stands in logs.
+            traceparent: W3C trace context of the caller's span.
+        """
+        if not isinstance(inputs, Mapping):
+            inputs = {self._input_name(model, version): inputs}
         request = make_request(model, inputs, version, request_id)
         try:
             response, call = self._stub.ModelInfer.with_call(request, timeout=timeout, metadata=_metadata(traceparent))
@@ -109,6 +130,14 @@ class Client:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 
+    def statistics(self, model: str = "", version: str = "") -> list[pb.ModelStatistics]:
+        """Counts and times of one model, or of all, since this gateway's start."""
+        try:
+            request = pb.ModelStatisticsRequest(name=model, version=version)
+            return list(self._stub.ModelStatistics(request, timeout=10).model_stats)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
     def status(self) -> GetStatusResponse:
         """What the gateway sees."""
         try:
@@ -119,6 +148,12 @@ class Client:
     def close(self) -> None:
         """Disconnects."""
         self._channel.close()
+
+    def _input_name(self, model: str, version: str) -> str:
+        known = self._input_names.get((model, version))
+        if known is None:
+            known = self._input_names[model, version] = _sole_input(self.metadata(model, version))
+        return known
 
     def __enter__(self) -> Self:
         return self
@@ -133,12 +168,13 @@ class AsyncClient:
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
         self._channel = aio.insecure_channel(address, options=_OPTIONS)
         self._stub: GRPCInferenceServiceAsyncStub = GRPCInferenceServiceStub(self._channel)
+        self._input_names: dict[tuple[str, str], str] = {}
         self._gateway: GatewayServiceAsyncStub = GatewayServiceStub(self._channel)
 
     async def infer(
         self,
         model: str,
-        inputs: Mapping[str, Array],
+        inputs: Mapping[str, Array] | Array,
         *,
         version: str = "",
         timeout: float | None = None,
@@ -146,11 +182,20 @@ class AsyncClient:
         traceparent: str = "",
     ) -> InferResult:
         """As Client.infer."""
+        if not isinstance(inputs, Mapping):
+            inputs = {await self._input_name(model, version): inputs}
         request = make_request(model, inputs, version, request_id)
         call = self._stub.ModelInfer(request, timeout=timeout, metadata=_metadata(traceparent))
         try:
             response = await call
             return _result(response, await call.trailing_metadata())
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def metadata(self, model: str, version: str = "") -> pb.ModelMetadataResponse:
+        """Inputs and outputs of a model."""
+        try:
+            return await self._stub.ModelMetadata(pb.ModelMetadataRequest(name=model, version=version), timeout=10)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 
@@ -162,6 +207,14 @@ class AsyncClient:
             raise from_rpc_error(error) from error
         return response.ready
 
+    async def statistics(self, model: str = "", version: str = "") -> list[pb.ModelStatistics]:
+        """Counts and times of one model, or of all, since this gateway's start."""
+        request = pb.ModelStatisticsRequest(name=model, version=version)
+        try:
+            return list((await self._stub.ModelStatistics(request, timeout=10)).model_stats)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
     async def status(self) -> GetStatusResponse:
         """What the gateway sees."""
         try:
@@ -172,6 +225,12 @@ class AsyncClient:
     async def close(self) -> None:
         """Disconnects."""
         await self._channel.close()
+
+    async def _input_name(self, model: str, version: str) -> str:
+        known = self._input_names.get((model, version))
+        if known is None:
+            known = self._input_names[model, version] = _sole_input(await self.metadata(model, version))
+        return known
 
     async def __aenter__(self) -> Self:
         return self

@@ -39,7 +39,8 @@ def make_request(model: str, inputs: Mapping[str, Array], version: str, request_
             request.raw_input_contents.append(_pack(array))
         elif (datatype := _DATATYPES.get(array.dtype.name)) is not None:
             tensor.datatype = datatype
-            request.raw_input_contents.append(array.tobytes())
+            # The protocol is little-endian; numpy's name of a type does not tell its byte order.
+            request.raw_input_contents.append(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
         else:
             raise InvalidArgumentError(f"input '{name}' is {array.dtype}; expected one of {', '.join(_DATATYPES)}")
     return request

@@ -143,7 +143,7 @@ class Lane:
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
             held = Held(work, ticket, link, now_us, delivery.redelivered or work.attempt > 0)
-            if held.seconds_left() <= 0:
+            if held.seconds_left() <= 0 or self._links.is_cancelled(link.reply_to, work.id):
                 ticket.settle()
             elif work.WhichOneof("payload") == "held_bytes":
                 task = asyncio.create_task(self._fetch(held), name="payload")

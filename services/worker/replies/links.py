@@ -1,9 +1,13 @@
 """All links of a worker, by reply address."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 
 from services.worker.replies.link import Link
+
+# More than can wait in the queues of one worker's models; a forgotten one costs a run in vain, no more.
+REMEMBERED_CANCELLATIONS = 10_000
 
 
 class Links:
@@ -15,6 +19,7 @@ class Links:
         # Set by the composition root: told of requests that nobody waits for any more.
         self.on_cancelled: Callable[[str, int], None] = lambda reply_to, request_id: None
         self._links: dict[str, Link] = {}
+        self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._tasks: dict[Link, asyncio.Task[None]] = {}
 
     def to(self, reply_to: str) -> Link:
@@ -22,11 +27,15 @@ class Links:
         link = self._links.get(reply_to)
         if link is None:
             link = Link(
-                reply_to, self._worker_id, lambda request_id: self.on_cancelled(reply_to, request_id), self._forget
+                reply_to, self._worker_id, lambda request_id: self._note_cancelled(reply_to, request_id), self._forget
             )
             self._links[reply_to] = link
             self._tasks[link] = self._group.create_task(link.run(), name=f"replies to {link.reply_to.split('/')[0]}")
         return link
+
+    def is_cancelled(self, reply_to: str, request_id: int) -> bool:
+        """The caller left before the request came here: cancellations overtake what waits in the queue."""
+        return (reply_to, request_id) in self._cancelled
 
     def owed(self) -> bool:
         """Some gateway has not confirmed everything."""
@@ -36,6 +45,12 @@ class Links:
         """Ends all streams."""
         for task in self._tasks.values():
             task.cancel()
+
+    def _note_cancelled(self, reply_to: str, request_id: int) -> None:
+        self._cancelled[reply_to, request_id] = None
+        if len(self._cancelled) > REMEMBERED_CANCELLATIONS:
+            self._cancelled.popitem(last=False)
+        self.on_cancelled(reply_to, request_id)
 
     def _forget(self, link: Link) -> None:
         self._links.pop(link.reply_to, None)

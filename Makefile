@@ -1,0 +1,52 @@
+# The two commands of the README are `make demo` and `make test`; CI runs `make check test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: install demo up test check bench test-compose chaos
+.DEFAULT_GOAL := demo
+
+$(BIN)/python:
+	PYTHON=$(PYTHON) sh tools/make_venv.sh $(VENV)
+
+$(VENV)/.local: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+# torch by its exact version: any other, or a range, pulls gigabytes of CUDA packages.
+$(VENV)/.dev: $(VENV)/.local
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+node_modules/.package-lock.json: package.json
+	npm install --silent --no-audit --no-fund
+
+install: $(VENV)/.local
+
+demo: install
+	$(BIN)/python examples/digits.py
+
+up: install
+	$(BIN)/headrace up
+
+test: $(VENV)/.dev
+	sh tools/test_services.sh
+	$(BIN)/pytest
+
+check: $(VENV)/.dev node_modules/.package-lock.json
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd protos && ../node_modules/.bin/buf lint
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.run
+
+chaos: $(VENV)/.dev
+	sh tools/test_services.sh
+	$(BIN)/pytest tests/e2e/test_chaos.py -v
+
+test-compose:
+	@echo "deploy/compose is not built yet (issue 6)"; exit 1

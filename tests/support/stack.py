@@ -1,0 +1,72 @@
+"""A whole local stack for the tests: `headrace up` as a user runs it, on free ports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_SECONDS = 60.0
+
+
+class RunningStack:
+    """A stack that is up, and ways to hurt it."""
+
+    def __init__(self, data: Path, process: "subprocess.Popen[bytes]") -> None:
+        self._data = data
+        self.process = process
+
+    def address(self, name: str) -> str:
+        """host:port of a process."""
+        return str(self._state()[name]["address"])
+
+    def pid(self, name: str) -> int:
+        """The process's id now; it changes with each restart."""
+        return int(self._state()[name]["pid"])
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Sends a signal and, if the process ends by it, waits until the supervisor has it up again."""
+        before = self.pid(name)
+        os.kill(before, number)
+        wait_until(lambda: self.pid(name) != before, f"{name} to be started again")
+
+    def log(self, name: str) -> str:
+        """What the process logged."""
+        return (self._data / "logs" / f"{name}.log").read_text()
+
+    def _state(self) -> dict[str, dict[str, str]]:
+        state: dict[str, dict[str, str]] = json.loads((self._data / "stack.json").read_text())
+        return state
+
+
+@contextmanager
+def running_stack(data: Path, *, workers: int = 1, front: str = "auto") -> Iterator[RunningStack]:
+    """Runs `headrace up` until the block ends, then expects it to drain and exit with 0."""
+    command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data), "--workers", str(workers)]
+    command += ["--port", "0", "--http-port", "0", "--registry-port", "0", "--broker-port", "0", "--front", front]
+    data.mkdir(parents=True, exist_ok=True)
+    said = data / "up.log"
+    with said.open("w") as log:
+        process = subprocess.Popen(command, stderr=log)
+    try:
+        wait_until(
+            lambda: "ready;" in said.read_text() or process.poll() is not None, "the stack to start", START_SECONDS
+        )
+        assert process.poll() is None, f"the stack did not start:\n{said.read_text()}"
+        yield RunningStack(data, process)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert process.returncode == 0, said.read_text()
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Returns once the condition holds; fails the test after a bound."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.02)
