@@ -39,6 +39,7 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     stopping: bool = False
     task: asyncio.Task[None] | None = field(default=None, repr=False)
+    printing: asyncio.Task[None] | None = field(default=None, repr=False)
 
     async def start(self) -> None:
         """Spawns it and waits for its "ready" line. Raises StartError."""
@@ -67,6 +68,7 @@ class Child:
                 self.process.kill()
             raise StartError(f"{self.name} did not start; the end of {self.log}:\n{_tail(self.log)}")
         self.address = line[2]
+        self.printing = asyncio.create_task(_copy(self.process.stdout, self.log), name=f"output of {self.name}")
 
     async def keep(self, on_crash: Callable[["Child", int], None], on_restart: Callable[[], None]) -> None:
         """Starts it again, with growing pauses, whenever it ends by itself."""
@@ -97,12 +99,20 @@ class Child:
                 await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
             except TimeoutError:
                 self.process.kill()
-        if self.task is not None:
-            self.task.cancel()
+        for task in (self.task, self.printing):
+            if task is not None:
+                task.cancel()
 
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+async def _copy(source: asyncio.StreamReader, log: Path) -> None:
+    """What a child prints after its "ready" line goes to its log; a pipe that nobody reads would block it."""
+    with log.open("ab", buffering=0) as file:
+        while chunk := await source.read(65536):
+            file.write(chunk)
 
 
 def _tail(path: Path, lines: int = 15) -> str:
