@@ -112,7 +112,7 @@ async def demo(callers: int, requests: int) -> None:
         console.print(f"scikit-learn's digits: trained on {1797 - len(images)} images, {len(images)} held out")
         console.rule("start the stack (embedded broker, directory store)")
         stop = asyncio.Event()
-        options = StackOptions(data=data, port=0, registry_port=0, broker_port=0)
+        options = StackOptions(data=data, port=0, metrics_port=0, http_port=0, registry_port=0, broker_port=0)
         stack = Stack(options, lambda line: console.print(line, highlight=False))
         async with asyncio.TaskGroup() as group:
             running = group.create_task(stack.run(stop))

@@ -14,12 +14,19 @@ from headrace.cli.supervisor import Child, StartError
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
-    """What `headrace up` was asked for; ports may be 0 for any free one."""
+    """What `headrace up` was asked for; ports may be 0 for any free one.
+
+    Attributes:
+        metrics_port: the gateway's Prometheus endpoint; the other processes take free ports, told in stack.json.
+        broker, store: URLs; empty: the embedded broker, a folder below `data`.
+        environment: further HEADRACE_* variables, for every process.
+    """
 
     data: Path
     workers: int = 1
     host: str = "127.0.0.1"
     port: int = 8001
+    metrics_port: int = 8002
     http_port: int = 8000
     registry_port: int = 8003
     broker_port: int = 8004
@@ -40,6 +47,7 @@ class Stack:
         self._options = options
         self._say = say
         self._children: list[Child] = []
+        self._metrics: dict[str, str] = {}
         self.started = asyncio.Event()
 
     def address(self, name: str) -> str:
@@ -73,13 +81,15 @@ class Stack:
         shared = {"BROKER": broker, "REGISTRY": registry.address}
         gateway = {"LISTEN": self._listen(options.port), "FRONT": options.front}
         gateway["HTTP_LISTEN"] = f"{options.host}:{options.http_port}"
-        await self._begin("gateway", "services.gateway", shared | gateway)
+        await self._begin("gateway", "services.gateway", shared | gateway, self._listen(options.metrics_port))
         cache = str((options.data / "cache").resolve())
         for number in range(1, options.workers + 1):
             worker = {"WORKER_ID": f"worker-{number}", "CACHE": cache, "LISTEN": f"{options.host}:0"}
-            await self._begin(f"worker-{number}", "services.worker", shared | worker)
+            await self._begin(f"worker-{number}", "services.worker", shared | worker, f"{options.host}:0")
 
-    async def _begin(self, name: str, module: str, settings: dict[str, str]) -> Child:
+    async def _begin(self, name: str, module: str, settings: dict[str, str], metrics: str = "") -> Child:
+        if metrics:
+            settings["METRICS"] = self._metrics[name] = _with_port(metrics)
         environment = {f"HEADRACE_{key}": value for key, value in settings.items()} | self._options.environment
         child = Child(name, module, environment, self._options.data / "logs" / f"{name}.log")
         self._children.append(child)
@@ -96,7 +106,11 @@ class Stack:
     def _write_state(self) -> None:
         """Where everything is, for people and tests."""
         children = {
-            child.name: {"address": child.address, "pid": child.process.pid if child.process else 0}
+            child.name: {
+                "address": child.address,
+                "pid": child.process.pid if child.process else 0,
+                "metrics": self._metrics.get(child.name, ""),
+            }
             for child in self._children
         }
         path = self._options.data / "stack.json"
@@ -107,7 +121,9 @@ class Stack:
     def _announce(self) -> None:
         self._write_state()
         for child in self._children:
-            self._say(f"  [bold]{child.name:10}[/bold] {child.address}")
+            metrics = self._metrics.get(child.name)
+            where = f"   metrics http://{metrics}/metrics" if metrics else ""
+            self._say(f"  [bold]{child.name:10}[/bold] {child.address:21}{where}")
         self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")
         self._say("ready; push a model with: headrace push NAME PATH   (Ctrl-C drains and stops)")
 
@@ -127,9 +143,19 @@ class Stack:
                 except OSError as error:
                     raise StartError(
                         f"port {port} on {host} cannot be used ({error.strerror}); is another stack up? Choose other"
-                        " ports with --port, --registry-port and --broker-port"
+                        " ports with --port, --metrics-port, --registry-port and --broker-port"
                     ) from error
         return f"{host}:{port}"
+
+
+def _with_port(listen: str) -> str:
+    """The same address with a free port where it has 0: a child that is started again must keep it."""
+    host, _, port = listen.rpartition(":")
+    if int(port):
+        return listen
+    with closing(socket.socket()) as probe:
+        probe.bind((host, 0))
+        return f"{host}:{probe.getsockname()[1]}"
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -18,6 +18,7 @@ def up(
     workers: Annotated[int, typer.Option(help="How many workers.", min=0)] = 1,
     data: Annotated[Path, typer.Option(help="Folder for the stack's state.")] = Path(".headrace"),
     port: Annotated[int, typer.Option(help="The gateway: gRPC, and HTTP with the Envoy front.")] = 8001,
+    metrics_port: Annotated[int, typer.Option(help="The gateway's Prometheus endpoint.")] = 8002,
     http_port: Annotated[int, typer.Option(help="HTTP with the grpc front.")] = 8000,
     registry_port: Annotated[int, typer.Option(help="The registry.")] = 8003,
     broker_port: Annotated[int, typer.Option(help="The embedded broker.")] = 8004,
@@ -25,6 +26,7 @@ def up(
     front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
     broker: Annotated[str, typer.Option(help="Another broker than the embedded one, as a URL.")] = "",
     store: Annotated[str, typer.Option(help="s3://bucket/prefix?endpoint=… instead of a folder.")] = "",
+    otlp: Annotated[str, typer.Option(help="http://host:port that takes traces and metrics by OTLP/gRPC.")] = "",
 ) -> None:
     """Run the whole stack on this machine, in the foreground."""
     options = StackOptions(
@@ -32,12 +34,14 @@ def up(
         workers=workers,
         host=host,
         port=port,
+        metrics_port=metrics_port,
         http_port=http_port,
         registry_port=registry_port,
         broker_port=broker_port,
         front=front,
         broker=broker,
         store=store,
+        environment={"HEADRACE_OTLP": otlp} if otlp else {},
     )
     console = err()
     try:
