@@ -21,6 +21,7 @@ from skl2onnx import to_onnx
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
+from tracing import Collector, RootSpan, collecting, draw
 
 from headrace import AsyncClient, InferResult
 from headrace.cli.stack import Stack, StackOptions
@@ -112,17 +113,25 @@ async def demo(callers: int, requests: int) -> None:
         console.print(f"scikit-learn's digits: trained on {1797 - len(images)} images, {len(images)} held out")
         console.rule("start the stack (embedded broker, directory store)")
         stop = asyncio.Event()
-        options = StackOptions(data=data, port=0, metrics_port=0, http_port=0, registry_port=0, broker_port=0)
-        stack = Stack(options, lambda line: console.print(line, highlight=False))
-        async with asyncio.TaskGroup() as group:
+        async with collecting() as collector, asyncio.TaskGroup() as group:
+            stack = Stack(options(data, collector.endpoint), lambda line: console.print(line, highlight=False))
             running = group.create_task(stack.run(stop))
             await stack.started.wait()
             try:
                 await push(stack, data / "digits.onnx")
                 await load(stack.address("gateway"), images, labels, callers, requests)
+                await trace(stack.address("gateway"), images, collector)
             finally:
                 stop.set()
                 await running
+
+
+def options(data: Path, otlp: str) -> StackOptions:
+    """A stack on free ports that sends its traces here, and of those only the ones that the client begins."""
+    environment = {"HEADRACE_OTLP": otlp, "HEADRACE_TRACES_PER_SECOND": "0"}
+    return StackOptions(
+        data=data, port=0, metrics_port=0, http_port=0, registry_port=0, broker_port=0, environment=environment
+    )
 
 
 async def push(stack: Stack, path: Path) -> None:
@@ -138,6 +147,19 @@ async def load(address: str, images: Array, labels: Array, callers: int, request
     console.rule("classify")
     await classify(address, images, labels, callers, min(requests, 500))
     show(await classify(address, images, labels, callers, requests), callers)
+
+
+async def trace(address: str, images: Array, collector: Collector) -> None:
+    """One request's way through the processes, as they recorded it."""
+    console.rule("one request's trace")
+    async with AsyncClient(address) as client:
+        root = RootSpan()
+        await client.infer(MODEL, {"X": images[:1]}, timeout=30, traceparent=root.traceparent)
+        whole = root.end("classify one image")
+    spans = await collector.trace(root.trace_id, {"inference.GRPCInferenceService/ModelInfer", "compute"}, patience=6)
+    console.print(draw(whole, spans), highlight=False, no_wrap=True, overflow="ignore", crop=False)
+    if not spans:
+        console.print("[yellow]the services sent no spans[/yellow]")
     console.rule("stop")
 
 

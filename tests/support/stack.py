@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,14 +44,29 @@ class RunningStack:
 
 
 @contextmanager
-def running_stack(data: Path, *, workers: int = 1, front: str = "auto") -> Iterator[RunningStack]:
-    """Runs `headrace up` until the block ends, then expects it to drain and exit with 0."""
+def running_stack(
+    data: Path,
+    *,
+    workers: int = 1,
+    front: str = "auto",
+    broker: str = "",
+    store: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RunningStack]:
+    """Runs `headrace up` until the block ends, then expects it to drain and exit with 0.
+
+    Args:
+        broker, store: URLs; empty: the embedded broker, a folder below `data`.
+        environment: variables beside this process's own, such as AWS_* for an S3 store.
+    """
     command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data), "--workers", str(workers)]
-    command += ["--port", "0", "--http-port", "0", "--registry-port", "0", "--broker-port", "0", "--front", front]
+    command += ["--front", front, "--broker", broker, "--store", store]
+    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port"):
+        command += [f"--{port}", "0"]
     data.mkdir(parents=True, exist_ok=True)
     said = data / "up.log"
     with said.open("w") as log:
-        process = subprocess.Popen(command, stderr=log)
+        process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environment or {})})
     try:
         wait_until(
             lambda: "ready;" in said.read_text() or process.poll() is not None, "the stack to start", START_SECONDS
