@@ -87,15 +87,19 @@ def test_the_deadline_of_the_call_is_kept(client: Client) -> None:
 
 async def test_a_caller_that_leaves_frees_its_place(stack: RunningStack) -> None:
     async with AsyncClient(stack.address("gateway")) as client:
-        busy = asyncio.create_task(client.infer("burn", {"turns": np.array(10_000)}, timeout=60))
+
+        async def in_flight(count: int) -> None:
+            async with asyncio.timeout(20):
+                # The gateway has no event to wait for.
+                while count != next(  # noqa: ASYNC110
+                    model.in_flight for model in (await client.status()).models if model.name == "burn"
+                ):
+                    await asyncio.sleep(0.01)
+
+        busy = asyncio.create_task(client.infer("burn", {"turns": np.array(8_000)}, timeout=60))
+        await in_flight(1)
         waiting = [asyncio.create_task(client.infer("burn", {"turns": np.array(10**6)}, timeout=60)) for _ in range(8)]
-
-        async def in_flight() -> int:
-            return next(model.in_flight for model in (await client.status()).models if model.name == "burn")
-
-        async with asyncio.timeout(20):
-            while await in_flight() < 9:  # noqa: ASYNC110  # the gateway has no event to wait for
-                await asyncio.sleep(0.01)
+        await in_flight(9)
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
