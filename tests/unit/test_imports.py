@@ -17,8 +17,8 @@ CLIENT_PACKAGES = {"google", "grpc", "numpy", "pydantic", "rich", "typer", "yaml
 PACKAGE_READERS = {"headrace.packages.onnx_graph": {"onnxruntime"}, "headrace.packages.torch_export": {"torch"}}
 # Vendor SDK → the modules that may import it (a name, or a package by its trailing dot).
 ADAPTERS: dict[str, tuple[str, ...]] = {
-    "aio_pika": ("services.common.broker.rabbitmq",),
-    "aiormq": ("services.common.broker.rabbitmq",),
+    "aio_pika": ("services.common.broker.rabbitmq.",),
+    "aiormq": ("services.common.broker.rabbitmq.",),
     "boto3": ("services.common.objects.s3",),
     "botocore": ("services.common.objects.s3",),
     "docker": ("services.autoscaler.orchestrators.docker",),
@@ -114,7 +114,7 @@ def test_each_vendor_sdk_is_imported_by_its_adapter_only(name: str) -> None:
     for imported in imports(MODULES[name]):
         homes = ADAPTERS.get(imported.split(".")[0])
         if homes is not None:
-            at_home = any(name == home or (home.endswith(".") and name.startswith(home)) for home in homes)
+            at_home = any(name == home or (home.endswith(".") and f"{name}.".startswith(home)) for home in homes)
             assert at_home, f"{name} imports {imported}; only {', '.join(homes)} may"
 
 
