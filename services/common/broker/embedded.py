@@ -209,6 +209,8 @@ class EmbeddedBroker:
         session = self._session
         while session == self._session:
             await self._wake.wait()
+            if session != self._session:  # a later stream's frame is not for this one
+                return
             self._wake.clear()
             frame, self._frame = self._frame, BrokerServiceAttachRequest()
             yield frame
