@@ -14,7 +14,7 @@ async def connect(url: str, *, name: str, on_restored: Callable[[], None] | None
     """Connects, and stays connected for ever: queues and consumers are restored after each break.
 
     Args:
-        url: `embedded://host:port`.
+        url: `embedded://host:port`, or RabbitMQ's `amqp://user:password@host:port/vhost` (`amqps` for TLS).
         name: who connects, as the broker's operators see it.
         on_restored: called on the event loop after each re-connection, once consumers are back.
 
@@ -27,4 +27,12 @@ async def connect(url: str, *, name: str, on_restored: Callable[[], None] | None
         embedded = EmbeddedBroker(urlsplit(url).netloc, on_restored)
         await embedded.start(PATIENCE_SECONDS)
         return embedded
-    raise InvalidArgument(f"broker '{url}': expected embedded://host:port")
+    if scheme in ("amqp", "amqps"):
+        from services.common.broker.rabbitmq.adapter import RabbitBroker  # noqa: PLC0415 -- a local stack needs no aio-pika
+
+        rabbit = RabbitBroker(url, name, on_restored)
+        await rabbit.start(PATIENCE_SECONDS)
+        return rabbit
+    raise InvalidArgument(
+        f"broker scheme '{scheme}': expected embedded://host:port or amqp[s]://user:password@host:port/vhost"
+    )
