@@ -7,9 +7,14 @@ Gateway, queue, micro-batching worker and registry run as processes of their own
 
 import argparse
 import asyncio
+import json
+import os
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +29,6 @@ from sklearn.neural_network import MLPClassifier
 from tracing import Collector, RootSpan, collecting, draw
 
 from headrace import AsyncClient, InferResult
-from headrace.cli.stack import Stack, StackOptions
 from headrace.client.registry import RegistryClient
 from headrace.client.tensors import Array
 
@@ -112,32 +116,55 @@ async def demo(callers: int, requests: int) -> None:
         images, labels = await asyncio.to_thread(train, data / "digits.onnx")
         console.print(f"scikit-learn's digits: trained on {1797 - len(images)} images, {len(images)} held out")
         console.rule("start the stack (embedded broker, directory store)")
-        stop = asyncio.Event()
-        async with collecting() as collector, asyncio.TaskGroup() as group:
-            stack = Stack(options(data, collector.endpoint), lambda line: console.print(line, highlight=False))
-            running = group.create_task(stack.run(stop))
-            await stack.started.wait()
-            try:
-                await push(stack, data / "digits.onnx")
-                await load(stack.address("gateway"), images, labels, callers, requests)
-                await trace(stack.address("gateway"), images, collector)
-            finally:
-                stop.set()
-                await running
+        async with collecting() as collector, stack(data, collector.endpoint) as addresses:
+            await push(addresses["registry"], data / "digits.onnx")
+            await load(addresses["gateway"], images, labels, callers, requests)
+            await trace(addresses["gateway"], images, collector)
+            console.rule("stop")
 
 
-def options(data: Path, otlp: str) -> StackOptions:
-    """A stack on free ports that sends its traces here, and of those only the ones that the client begins."""
-    environment = {"HEADRACE_OTLP": otlp, "HEADRACE_TRACES_PER_SECOND": "0"}
-    return StackOptions(
-        data=data, port=0, metrics_port=0, http_port=0, registry_port=0, broker_port=0, environment=environment
-    )
+@asynccontextmanager
+async def stack(data: Path, otlp: str) -> AsyncIterator[dict[str, str]]:
+    """`headrace up` on free ports, sending its traces to `otlp`; yields host:port of each process."""
+    command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data), "--otlp", otlp]
+    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port"):
+        command += [f"--{port}", "0"]
+    # Only the client begins a trace, so that it is the one that arrives.
+    environment = {**os.environ, "HEADRACE_TRACES_PER_SECOND": "0"}
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, env=environment)
+    assert process.stderr is not None
+    said = process.stderr
+    try:
+        while not await _relay(said):
+            if said.at_eof():
+                sys.exit("the stack did not start")
+        relaying = asyncio.create_task(_relay_all(said))
+        state = json.loads((data / "stack.json").read_text())
+        yield {name: process["address"] for name, process in state.items()}
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+    await relaying
 
 
-async def push(stack: Stack, path: Path) -> None:
+async def _relay(said: asyncio.StreamReader) -> bool:
+    """Prints one line of the stack's; whether it is the one that says that all is up."""
+    line = (await said.readline()).decode().rstrip()
+    if line:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return line.startswith("ready;")
+
+
+async def _relay_all(said: asyncio.StreamReader) -> None:
+    while not said.at_eof():
+        await _relay(said)
+
+
+async def push(address: str, path: Path) -> None:
     """Publishes the model."""
     console.rule("push")
-    with RegistryClient(stack.address("registry")) as registry:
+    with RegistryClient(address) as registry:
         published = await asyncio.to_thread(registry.push, MODEL, path)
     console.print(f"published {published.name} version {published.version}")
 
@@ -153,6 +180,7 @@ async def trace(address: str, images: Array, collector: Collector) -> None:
     """One request's way through the processes, as they recorded it."""
     console.rule("one request's trace")
     async with AsyncClient(address) as client:
+        await client.infer(MODEL, {"X": images[:1]}, timeout=30)  # opens the connection
         root = RootSpan()
         await client.infer(MODEL, {"X": images[:1]}, timeout=30, traceparent=root.traceparent)
         whole = root.end("classify one image")
@@ -160,7 +188,6 @@ async def trace(address: str, images: Array, collector: Collector) -> None:
     console.print(draw(whole, spans), highlight=False, no_wrap=True, overflow="ignore", crop=False)
     if not spans:
         console.print("[yellow]the services sent no spans[/yellow]")
-    console.rule("stop")
 
 
 if __name__ == "__main__":
