@@ -42,6 +42,7 @@ check: $(VENV)/.dev node_modules/.package-lock.json
 	cd protos && ../node_modules/.bin/buf lint
 
 bench: $(VENV)/.dev
+	@test -f benchmarks/run.py || { echo "benchmarks/run.py is not there yet" >&2; exit 1; }
 	$(BIN)/python -m benchmarks.run
 
 chaos: $(VENV)/.dev
@@ -49,4 +50,5 @@ chaos: $(VENV)/.dev
 	$(BIN)/pytest tests/e2e/test_chaos.py -v
 
 test-compose:
-	@echo "deploy/compose is not built yet (issue 6)"; exit 1
+	@test -f deploy/compose/test.sh || { echo "deploy/compose is not there yet (issue 6)" >&2; exit 1; }
+	sh deploy/compose/test.sh

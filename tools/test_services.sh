@@ -1,10 +1,22 @@
 #!/bin/sh
-# System packages that the tests run as processes of their own: nginx, which stands in front of a single replica.
+# System packages that the tests run as processes of their own: nginx in front of a single replica, RabbitMQ as the
+# broker of clusters. The packages must not start services of their own: the tests do, on free ports.
 set -eu
-for package in nginx; do
-  if ! command -v "$package" >/dev/null && ! [ -x "/usr/sbin/$package" ]; then
-    [ "$(id -u)" = 0 ] || { echo "$package is missing; install it as root: apt-get install $package" >&2; exit 1; }
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$package" >/dev/null
-  fi
+missing=""
+for package in nginx rabbitmq-server; do
+  command -v "$package" >/dev/null || [ -x "/usr/sbin/$package" ] || missing="$missing $package"
 done
+[ -n "$missing" ] || exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "missing:$missing; install as root: apt-get install$missing" >&2
+  exit 1
+fi
+policy=/usr/sbin/policy-rc.d
+if ! [ -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod +x "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+apt-get update -qq
+# shellcheck disable=SC2086  # one word a package
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
