@@ -20,11 +20,15 @@ def decode_inputs(request: ModelInferRequest) -> dict[str, Array]:
     Raw numeric contents are viewed, not copied, and read-only. Raises InvalidArgument where sizes do not fit.
     """
     raws = request.raw_input_contents
+    if raws and len(raws) != len(request.inputs):
+        raise InvalidArgument(f"{len(raws)} raw contents for {len(request.inputs)} inputs; send one for each")
     arrays: dict[str, Array] = {}
     for index, tensor in enumerate(request.inputs):
         datatype = DATATYPES.get(tensor.datatype)
         if datatype is None:
             raise InvalidArgument(f"input '{tensor.name}' has unknown datatype '{tensor.datatype}'")
+        if any(size < 0 for size in tensor.shape):
+            raise InvalidArgument(f"input '{tensor.name}': shape {list(tensor.shape)} has a negative size")
         try:
             if not raws:
                 values = getattr(tensor.contents, datatype.contents) if datatype.contents else ()
@@ -42,11 +46,18 @@ def decode_inputs(request: ModelInferRequest) -> dict[str, Array]:
 
 
 def encode_outputs(request: ModelInferRequest, version: ModelVersion, outputs: dict[str, Array]) -> bytes:
-    """A serialised ModelInferResponse with raw contents: the outputs asked for, or all."""
+    """A serialised ModelInferResponse with raw contents: the outputs asked for, or all.
+
+    Raises:
+        InvalidArgument: an output was asked for that the model does not have.
+        ModelFailed: the model did not give an output that its spec names, or gave one that is not its type.
+    """
     wanted = [output.name for output in request.outputs] or [tensor.name for tensor in version.spec.outputs]
     datatypes = {tensor.name: tensor.datatype for tensor in version.spec.outputs}
     response = ModelInferResponse(model_name=version.name, model_version=str(version.version), id=request.id)
     for name in wanted:
+        if name not in datatypes:
+            raise InvalidArgument(f"no output '{name}'; the model gives {', '.join(datatypes)}")
         array = outputs.get(name)
         if array is None:
             raise ModelFailed(f"the model gave no output '{name}'; it gave {', '.join(outputs) or 'none'}")

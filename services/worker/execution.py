@@ -9,7 +9,7 @@ import numpy as np
 from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Receipt, Reply, ReplyError
-from services.common.errors import HeadraceError, ModelFailed, status_of
+from services.common.errors import HeadraceError, InvalidArgument, ModelFailed, status_of
 from services.common.tensors import Array, decode_inputs, encode_outputs
 from services.worker.runtime.port import LoadedModel
 
@@ -29,18 +29,33 @@ class Job:
     received_unix_us: int
 
 
+# Place in the batch, the job, its inputs.
+Decoded = tuple[int, Job, dict[str, Array]]
+
+
 def run_batch(model: LoadedModel, version: ModelVersion, jobs: list[Job]) -> list[Reply]:
     """One reply for each job, in order. Never raises: errors are replies."""
-    decoded: list[tuple[Job, dict[str, Array]]] = []
-    replies: dict[int, Reply] = {}
-    for job in jobs:
+    decoded: list[Decoded] = []
+    # By place, not by id: each gateway counts its own requests, so two of them may send the same number.
+    replies: list[Reply] = [Reply(id=job.id) for job in jobs]
+    for place, job in enumerate(jobs):
         try:
-            decoded.append((job, decode_inputs(job.request)))
+            inputs = decode_inputs(job.request)
+            if version.spec.batching.max_batch_size:
+                _check_rows(inputs, job.rows)
+            decoded.append((place, job, inputs))
         except HeadraceError as error:
-            replies[job.id] = failure(job.id, error)
+            replies[place] = failure(job.id, error)
     if decoded:
         _run(model, version, decoded, replies)
-    return [replies[job.id] for job in jobs]
+    return replies
+
+
+def _check_rows(inputs: dict[str, Array], rows: int) -> None:
+    """An input with other rows than its request's would shift those of every batch-mate behind it."""
+    for name, array in inputs.items():
+        if array.shape[:1] != (rows,):
+            raise InvalidArgument(f"input '{name}' has {array.shape[:1][0] if array.shape else 'no'} rows, not {rows}")
 
 
 def failure(request_id: int, error: Exception) -> Reply:
@@ -48,30 +63,25 @@ def failure(request_id: int, error: Exception) -> Reply:
     return Reply(id=request_id, error=ReplyError(code=status_of(error).grpc, message=str(error)))
 
 
-def _run(
-    model: LoadedModel, version: ModelVersion, jobs: list[tuple[Job, dict[str, Array]]], replies: dict[int, Reply]
-) -> None:
-    """Runs the jobs as one batch, or as halves of it if that fails."""
+def _run(model: LoadedModel, version: ModelVersion, jobs: list[Decoded], replies: list[Reply]) -> None:
+    """Runs the jobs as one batch, or as halves of it if that fails; fills their places in `replies`."""
     start_unix_us, began = time.time_ns() // 1000, time.perf_counter_ns()
     try:
-        outputs = model.run(_join([inputs for _, inputs in jobs], version))
+        outputs = model.run(_join([inputs for _, _, inputs in jobs], version))
         compute_us = (time.perf_counter_ns() - began) // 1000
-        parts = _split(outputs, [job.rows for job, _ in jobs])
-        bodies = [encode_outputs(job.request, version, part) for (job, _), part in zip(jobs, parts, strict=True)]
+        parts = _split(outputs, [job.rows for _, job, _ in jobs])
+        bodies = [encode_outputs(job.request, version, part) for (_, job, _), part in zip(jobs, parts, strict=True)]
     except Exception as error:
         if len(jobs) > 1:
             middle = len(jobs) // 2
             _run(model, version, jobs[:middle], replies)
             _run(model, version, jobs[middle:], replies)
             return
-        job = jobs[0][0]
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        replies[job.id] = failure(
-            job.id, ModelFailed(f"model '{version.name}' version {version.version} failed on this request: {reason}")
-        )
+        place, job, _ = jobs[0]
+        replies[place] = failure(job.id, _fault(error, version))
         return
-    rows = sum(job.rows for job, _ in jobs)
-    for (job, _), body in zip(jobs, bodies, strict=True):
+    rows = sum(job.rows for _, job, _ in jobs)
+    for (place, job, _), body in zip(jobs, bodies, strict=True):
         receipt = Receipt(
             queue_us=max(0, job.received_unix_us - job.accepted_unix_us),
             batch_us=max(0, start_unix_us - job.received_unix_us),
@@ -80,7 +90,15 @@ def _run(
             batch_requests=len(jobs),
             model_version=version.version,
         )
-        replies[job.id] = Reply(id=job.id, body=body, receipt=receipt)
+        replies[place] = Reply(id=job.id, body=body, receipt=receipt)
+
+
+def _fault(error: Exception, version: ModelVersion) -> Exception:
+    """What the caller of a request is told that failed alone."""
+    if isinstance(error, InvalidArgument):
+        return error
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    return ModelFailed(f"model '{version.name}' version {version.version} failed on this request: {reason}")
 
 
 def _join(inputs: list[dict[str, Array]], version: ModelVersion) -> dict[str, Array]:
@@ -93,7 +111,8 @@ def _join(inputs: list[dict[str, Array]], version: ModelVersion) -> dict[str, Ar
         arrays = [item[name] for item in inputs]
         if batching.padding and len({array.shape[1:] for array in arrays}) > 1:
             arrays = _pad(arrays, batching.padding_value)
-        joined[name] = np.concatenate(arrays)
+        # Types that differ make the batch fail and be halved; numpy would convert them in silence.
+        joined[name] = np.concatenate(arrays, dtype=arrays[0].dtype, casting="no")
     return joined
 
 
