@@ -66,6 +66,7 @@ class Child:
         if len(line) != 3 or line[0] != "ready":
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
+            await self.process.wait()
             raise StartError(f"{self.name} did not start; the end of {self.log}:\n{_tail(self.log)}")
         self.address = line[2]
         self.printing = asyncio.create_task(_copy(self.process.stdout, self.log), name=f"output of {self.name}")
@@ -99,6 +100,7 @@ class Child:
                 await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
             except TimeoutError:
                 self.process.kill()
+                await self.process.wait()
         for task in (self.task, self.printing):
             if task is not None:
                 task.cancel()
