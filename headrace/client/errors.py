@@ -51,6 +51,18 @@ class AlreadyExistsError(HeadraceError):
     code = "ALREADY_EXISTS"
 
 
+class ConflictError(HeadraceError):
+    """Somebody else wrote first; read again and retry."""
+
+    code = "ABORTED"
+
+
+class PermissionDeniedError(HeadraceError):
+    """The caller, or the server at its store, may not do this."""
+
+    code = "PERMISSION_DENIED"
+
+
 class InternalError(HeadraceError):
     """The model, or the server, failed on this request."""
 

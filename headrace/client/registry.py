@@ -42,11 +42,11 @@ class RegistryClient:
             package = read_package(path)
         except PackageError as error:
             raise InvalidArgumentError(str(error)) from error
-        sources = {_sha256(file): file for file in package.files.values()}
         files = [
             ModelFile(path=relative, sha256=_sha256(file), size=file.stat().st_size)
             for relative, file in package.files.items()
         ]
+        sources = {file.sha256: package.files[file.path] for file in files}
         missing = self._call(self._stub.FindMissingBlobs, pb.FindMissingBlobsRequest(sha256=list(sources))).sha256
         done, total = 0, sum(sources[digest].stat().st_size for digest in missing)
         for digest in missing:

@@ -1,14 +1,11 @@
-"""model.yaml: its keys, their types, and errors that name the line."""
+"""What model.yaml may say: its keys, their types, and what each does to the spec that the graph implies."""
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from headrace.packages.error import PackageError
-from headrace.v1.model_pb2 import ModelSpec
+from headrace.v1.model_pb2 import ModelSpec, TensorSpec
 
 # Where the graph has a batch axis and nobody said how long a batch may be.
 DEFAULT_MAX_BATCH_SIZE = 64
@@ -29,13 +26,28 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+class ManifestError(Exception):
+    """A key does not fit the graph; `keys` leads to it."""
+
+    def __init__(self, message: str, *keys: str | int) -> None:
+        super().__init__(message)
+        self.keys = keys
+
+
+class Tensor(_Part):
+    """What the graph leaves open about an input or output."""
+
+    shape: list[Annotated[int, Field(ge=-1)]]
+
+
 class Batching(_Part):
     """How requests are grouped."""
 
-    max_batch_size: Annotated[int, Field(ge=0, le=65536)] | None = None
-    max_queue_delay_ms: Annotated[float, Field(ge=0, le=10_000, strict=False)] = 0.0
+    max_batch_size: Annotated[int, Field(ge=0, le=65_536)] | None = None
+    max_queue_delay_ms: Annotated[float, Field(ge=0, le=10_000)] | None = None
+    max_queue_delay_us: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     padding: bool = False
-    padding_value: Annotated[float, Field(strict=False)] = 0.0
+    padding_value: float = 0.0
 
 
 class Queue(_Part):
@@ -60,6 +72,8 @@ class Manifest(_Part):
     runtime: Literal["onnx", "torch"] | None = None
     entry: str | None = None
     description: str = ""
+    inputs: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
     batching: Batching = Batching()
     queue: Queue = Queue()
     warmup: Warmup = Warmup()
@@ -67,83 +81,72 @@ class Manifest(_Part):
     parameters: dict[str, str] = {}
 
     def apply(self, spec: ModelSpec) -> None:
-        """Puts what the manifest says over what the graph says. Raises PackageError where the two cannot be joined."""
-        if self.batching.max_batch_size is not None:
-            if self.batching.max_batch_size and not spec.batching.max_batch_size:
-                raise PackageError(
-                    "batching.max_batch_size: the graph has no free first axis shared by all inputs and outputs;"
-                    " export it with a dynamic batch axis, or leave the key out"
-                )
-            spec.batching.max_batch_size = self.batching.max_batch_size
-        spec.batching.max_queue_delay_us = int(self.batching.max_queue_delay_ms * 1000)
-        spec.batching.padding = self.batching.padding
-        spec.batching.padding_value = self.batching.padding_value
+        """Puts what the manifest says over what the graph says. Raises ManifestError where the two cannot be joined."""
+        _narrow("inputs", self.inputs, {tensor.name: tensor for tensor in spec.inputs})
+        _narrow("outputs", self.outputs, {tensor.name: tensor for tensor in spec.outputs})
+        self._apply_batching(spec)
+        self._apply_warmup(spec)
         spec.queue.max_requests = self.queue.max_requests or 0
         spec.queue.default_timeout_ms = self.queue.default_timeout_ms or 0
         spec.queue.max_attempts = self.queue.max_attempts or 0
-        spec.warmup.disabled = self.warmup.disabled
-        spec.warmup.batch_sizes.extend(self.warmup.batch_sizes)
-        inputs = {tensor.name for tensor in spec.inputs}
-        for name, dims in self.warmup.shapes.items():
-            if name not in inputs:
-                raise PackageError(f"warmup.shapes: no input '{name}'; the model takes {', '.join(sorted(inputs))}")
-            spec.warmup.shapes[name].dims.extend(dims)
         spec.memory_bytes = self.memory
         spec.description = self.description
         spec.parameters.update(self.parameters)
 
+    def _apply_batching(self, spec: ModelSpec) -> None:
+        batching = self.batching
+        free = all(tensor.shape and tensor.shape[0] == -1 for tensor in [*spec.inputs, *spec.outputs])
+        possible = spec.batching.max_batch_size if free else 0
+        if batching.max_batch_size and not possible:
+            raise ManifestError(
+                "the graph has no free first axis shared by all inputs and outputs; export it with a dynamic batch"
+                " axis, or leave the key out",
+                "batching",
+                "max_batch_size",
+            )
+        spec.batching.max_batch_size = possible if batching.max_batch_size is None else batching.max_batch_size
+        if batching.max_queue_delay_ms is not None and batching.max_queue_delay_us is not None:
+            raise ManifestError(
+                "the delay is given twice; expected max_queue_delay_ms or max_queue_delay_us",
+                "batching",
+                "max_queue_delay_us",
+            )
+        spec.batching.max_queue_delay_us = batching.max_queue_delay_us or round(
+            (batching.max_queue_delay_ms or 0.0) * 1000
+        )
+        spec.batching.padding = batching.padding
+        spec.batching.padding_value = batching.padding_value
 
-def read_manifest(path: Path) -> Manifest:
-    """Reads model.yaml; a folder without one gets the defaults.
-
-    Raises:
-        PackageError: "model.yaml, line 3, batching.max_batch_size: …".
-    """
-    if not path.exists():
-        return Manifest()
-    try:
-        text = path.read_text()
-        root = yaml.compose(text)
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise PackageError(f"{path}{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
-    if document is None:
-        return Manifest()
-    try:
-        return Manifest.model_validate(document)
-    except ValidationError as error:
-        raise PackageError("\n".join(_explain(path, root, problem) for problem in error.errors())) from error
+    def _apply_warmup(self, spec: ModelSpec) -> None:
+        spec.warmup.disabled = self.warmup.disabled
+        limit = spec.batching.max_batch_size or 1
+        for index, size in enumerate(self.warmup.batch_sizes):
+            if size > limit:
+                raise ManifestError(f"{size} is over the largest batch, {limit}", "warmup", "batch_sizes", index)
+            spec.warmup.batch_sizes.append(size)
+        inputs = {tensor.name: tensor for tensor in spec.inputs}
+        for name, dims in self.warmup.shapes.items():
+            keys = ("warmup", "shapes", name)
+            if name not in inputs:
+                raise ManifestError(f"no such input; the model takes {', '.join(inputs) or 'none'}", *keys)
+            shape = list(inputs[name].shape)[1 if spec.batching.max_batch_size else 0 :]
+            if not _fits(dims, shape):
+                raise ManifestError(
+                    f"expected sizes for {shape} (-1 is free), the batch axis left out, got {dims}", *keys
+                )
+            spec.warmup.shapes[name].dims.extend(dims)
 
 
-def _explain(path: Path, root: Any, problem: Any) -> str:
-    keys = [part for part in problem["loc"] if isinstance(part, str | int)]
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = f"unknown key; known are {', '.join(_known(keys[:-1]))}"
-    elif problem["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, got {problem['input']!r}"
-    return f"{path}, line {_line(root, keys)}, {'.'.join(map(str, keys)) or 'the document'}: {message}"
+def _narrow(kind: str, said: dict[str, Tensor], tensors: dict[str, TensorSpec]) -> None:
+    """Gives free axes the sizes that the manifest knows; a shape that the graph leaves out altogether, too."""
+    for name, tensor in said.items():
+        if name not in tensors:
+            raise ManifestError(f"the graph has no such name; it has {', '.join(tensors) or 'none'}", kind, name)
+        shape = list(tensors[name].shape)
+        if shape and not _fits(tensor.shape, shape):
+            raise ManifestError(f"the graph says {shape} (-1 is free), got {tensor.shape}", kind, name, "shape")
+        tensors[name].shape[:] = tensor.shape
 
 
-def _known(keys: list[str | int]) -> list[str]:
-    part: Any = Manifest
-    for key in keys:
-        part = part.model_fields[key].annotation
-    return list(part.model_fields)
-
-
-def _line(node: Any, keys: list[str | int]) -> int:
-    """The line on which the key stands, or the nearest key around it."""
-    line = node.start_mark.line + 1 if node is not None else 1
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((name, value) for name, value in node.value if name.value == str(key)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
-            node = node.value[key]
-            line = node.start_mark.line + 1
-    return line
+def _fits(dims: list[int], shape: list[int]) -> bool:
+    return len(dims) == len(shape) and all(free in {-1, size} for size, free in zip(dims, shape, strict=True))

@@ -41,6 +41,7 @@ def inspect_onnx(path: Path) -> ModelSpec:
     tensors = [*session.get_inputs(), *session.get_outputs()]
     axes = [tensor.shape[0] if tensor.shape else 0 for tensor in tensors]
     named = {axis for axis in axes if isinstance(axis, str)}
+    # Two names are two sizes, as far as anybody knows.
     batched = bool(session.get_inputs()) and len(named) <= 1 and not any(isinstance(axis, int) for axis in axes)
     spec = ModelSpec(
         runtime="onnx",

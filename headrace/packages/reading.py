@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.packages.error import PackageError
-from headrace.packages.manifest import Manifest, read_manifest
+from headrace.packages.manifest import Manifest
+from headrace.packages.manifest_file import ManifestFile, read_manifest
 from headrace.v1.model_pb2 import ModelSpec
 
 __all__ = ["Package", "PackageError", "read_package"]
@@ -33,41 +34,83 @@ def read_package(path: Path) -> Package:
         raise PackageError(f"{path}: no such file or folder")
     if path.is_dir():
         return _read_folder(path)
-    return _package(Manifest(), path.parent, [path], path)
+    _refuse_pickles([path])
+    runtime = RUNTIMES.get(path.suffix.lower())
+    if runtime is None:
+        raise PackageError(f"{path}: expected a .onnx file, a torch.export archive (.pt2) or a folder")
+    weights = _weights(path, runtime)
+    _check_weights(path, weights, path.parent)
+    return _package(ManifestFile(path, Manifest()), path.parent, [path, *weights], path, runtime)
 
 
 def _read_folder(folder: Path) -> Package:
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
-    for file in folder.rglob("*"):
+    found = sorted(folder.rglob("*"))
+    for file in found:
         if file.is_symlink():
             raise PackageError(f"{file}: links are not followed; put the file itself into the folder")
-    manifest = read_manifest(folder / MANIFEST)
-    if manifest.entry is not None:
-        entry = folder / manifest.entry
-        if entry not in files:
-            raise PackageError(f"{folder / MANIFEST}: entry names '{manifest.entry}', which is not in the folder")
-        return _package(manifest, folder, files, entry)
-    models = [file for file in files if file.suffix in RUNTIMES]
+    files = [file for file in found if file.is_file() and file != folder / MANIFEST]
+    said = read_manifest(folder / MANIFEST)
+    entry = _entry(folder, files, said)
+    runtime = said.manifest.runtime or RUNTIMES.get(entry.suffix.lower())
+    if runtime is None:
+        raise said.refuse(f"'{entry.name}' ends neither in .onnx nor in .pt2; say `runtime: onnx` or torch", "entry")
+    weights = [] if entry.suffix.lower() in PICKLES else _weights(entry, runtime)
+    _refuse_pickles([file for file in files if file not in weights])
+    _check_weights(entry, weights, folder)
+    return _package(said, folder, files, entry, runtime)
+
+
+def _entry(folder: Path, files: list[Path], said: ManifestFile) -> Path:
+    """The file that the runtime opens."""
+    if said.manifest.entry is not None:
+        if folder / said.manifest.entry in files and ".." not in Path(said.manifest.entry).parts:
+            return folder / said.manifest.entry
+        names = ", ".join(file.relative_to(folder).as_posix() for file in files) or "nothing"
+        raise said.refuse(f"'{said.manifest.entry}' is not in the folder; there is {names}", "entry")
+    models = [file for file in files if file.suffix.lower() in RUNTIMES]
     if len(models) != 1:
-        found = ", ".join(file.name for file in models) or "none"
-        raise PackageError(f"{folder}: expected one .onnx or .pt2 file, or `entry:` in {MANIFEST}; found {found}")
-    return _package(manifest, folder, files, models[0])
+        _refuse_pickles(files)
+        names = ", ".join(file.name for file in models) or "none"
+        raise PackageError(f"{folder}: expected one .onnx or .pt2 file, or `entry:` in {MANIFEST}; found {names}")
+    return models[0]
 
 
-def _package(manifest: Manifest, folder: Path, files: list[Path], entry: Path) -> Package:
+def _refuse_pickles(files: list[Path]) -> None:
     for file in files:
         if file.suffix.lower() in PICKLES:
             raise PackageError(
                 f"{file}: {file.suffix} files are pickles and can run any code; export to ONNX or with torch.export"
                 " (.pt2)"
             )
-    runtime = manifest.runtime or RUNTIMES.get(entry.suffix)
-    if runtime is None:
-        raise PackageError(f"{entry}: expected a .onnx file, a torch.export archive (.pt2) or a folder")
+
+
+def _check_weights(entry: Path, weights: list[Path], folder: Path) -> None:
+    """ONNX keeps large weights in files beside the graph: they must be there, within the package, and no links."""
+    for file in weights:
+        inside = ".." not in file.relative_to(entry.parent).parts and file.resolve().is_relative_to(folder.resolve())
+        if not inside or file.is_symlink():
+            raise PackageError(f"{entry}: keeps weights in '{file}', outside of the package; expected a file beside it")
+        if not file.is_file():
+            raise PackageError(f"{entry}: keeps weights in '{file.name}', which is not there; expected it at {file}")
+
+
+def _package(said: ManifestFile, folder: Path, files: list[Path], entry: Path, runtime: str) -> Package:
     spec = _inspect(entry, runtime)
-    manifest.apply(spec)
+    said.apply(spec)
     spec.entry = entry.relative_to(folder).as_posix()
     return Package(spec, {file.relative_to(folder).as_posix(): file for file in files})
+
+
+def _weights(entry: Path, runtime: str) -> list[Path]:
+    """Files beside an ONNX graph that hold its weights."""
+    if runtime != "onnx":
+        return []
+    try:
+        from headrace.packages.onnx_weights import external_weights  # noqa: PLC0415
+
+        return external_weights(entry)
+    except ImportError as error:
+        raise _lacking(entry, runtime, error) from error
 
 
 def _inspect(entry: Path, runtime: str) -> ModelSpec:
@@ -80,6 +123,8 @@ def _inspect(entry: Path, runtime: str) -> ModelSpec:
 
         return inspect_export(entry)
     except ImportError as error:
-        raise PackageError(
-            f"{entry}: checking it needs the runtime ({error}); pip install 'headrace[worker-{runtime}]'"
-        ) from error
+        raise _lacking(entry, runtime, error) from error
+
+
+def _lacking(entry: Path, runtime: str, error: ImportError) -> PackageError:
+    return PackageError(f"{entry}: checking it needs the runtime ({error}); pip install 'headrace[worker-{runtime}]'")

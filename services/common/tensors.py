@@ -32,7 +32,8 @@ def decode_inputs(request: ModelInferRequest) -> dict[str, Array]:
         try:
             if not raws:
                 values = getattr(tensor.contents, datatype.contents) if datatype.contents else ()
-                flat: Array = np.array(values, dtype=datatype.numpy)
+                # A list: numpy takes protobuf's own container without a look at the range.
+                flat: Array = np.array(list(values), dtype=datatype.numpy)
             elif datatype.size:
                 flat = np.frombuffer(raws[index], dtype=datatype.numpy)
             else:

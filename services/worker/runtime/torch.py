@@ -20,7 +20,7 @@ class TorchModel:
         except Exception as error:
             raise FailedPrecondition(f"torch cannot load '{path.name}': {error}") from error
         self._module = program.module().to(self._device)
-        self._inputs = [tensor.name for tensor in spec.inputs]
+        self._inputs = [(tensor.name, tensor.datatype == "BF16") for tensor in spec.inputs]
         self._outputs = [tensor.name for tensor in spec.outputs]
 
     @property
@@ -32,7 +32,19 @@ class TorchModel:
         """One forward pass without gradients."""
         with torch.inference_mode():
             # Request bytes are read-only and torch has no such tensors: it gets its own copy.
-            tensors = [torch.tensor(inputs[name], device=self._device) for name in self._inputs]
+            tensors = [_tensor(inputs[name], self._device, bits) for name, bits in self._inputs]
             result = self._module(*tensors)
         results = result if isinstance(result, tuple | list) else (result,)
-        return {name: tensor.cpu().numpy() for name, tensor in zip(self._outputs, results, strict=True)}
+        return {name: _array(tensor) for name, tensor in zip(self._outputs, results, strict=True)}
+
+
+def _tensor(array: Array, device: torch.device, bits: bool) -> torch.Tensor:
+    tensor = torch.tensor(array, device=device)
+    return tensor.view(torch.bfloat16) if bits else tensor
+
+
+def _array(tensor: torch.Tensor) -> Array:
+    """On the host; numpy has no bfloat16, so its bits travel as uint16."""
+    host = tensor.cpu().contiguous()
+    array: Array = (host.view(torch.uint16) if host.dtype == torch.bfloat16 else host).numpy()
+    return array
