@@ -98,8 +98,11 @@ class BrokerCore:
     def lose(self, consumer: CoreConsumer, now: float) -> None:
         """The consumer is gone with all it held."""
         self.cancel(consumer)
+        queue = self._queues[consumer.queue]
         for tag in sorted(consumer.tags, reverse=True):
-            self.requeue(tag, now)
+            if (settled := self._settle(tag)) is not None:
+                self._give_back(queue, settled[1], now)
+        self._serve(queue, now)
 
     def ack(self, tag: int, now: float) -> None:
         """The message is done with. Unknown tags are settled already."""
@@ -110,14 +113,8 @@ class BrokerCore:
         """Back to the head of its queue, unless it was delivered too often."""
         if (settled := self._settle(tag)) is None:
             return
-        consumer, waiting = settled
-        queue = self._queues[consumer.queue]
-        limit = queue.spec.delivery_limit
-        if limit is not None and waiting.deliveries > limit:
-            self._bury(queue, waiting, now)
-        else:
-            queue.waiting.appendleft(waiting)
-            queue.ready += waiting.message.count
+        queue = self._queues[settled[0].queue]
+        self._give_back(queue, settled[1], now)
         self._serve(queue, now)
 
     def reject(self, tag: int, now: float) -> None:
@@ -136,6 +133,14 @@ class BrokerCore:
             consumer.held -= waiting.message.count
         return settled
 
+    def _give_back(self, queue: _Queue, waiting: Waiting, now: float) -> None:
+        limit = queue.spec.delivery_limit
+        if limit is not None and waiting.deliveries > limit:
+            self._bury(queue, waiting, now)
+        else:
+            queue.waiting.appendleft(waiting)
+            queue.ready += waiting.message.count
+
     def _bury(self, queue: _Queue, waiting: Waiting, now: float) -> None:
         grave = self._queues.get(queue.spec.dead_letter or "")
         if grave is not None:
@@ -150,6 +155,7 @@ class BrokerCore:
             waiting = queue.waiting.popleft()
             queue.ready -= waiting.message.count
             if waiting.expires is not None and waiting.expires <= now:
+                self._bury(queue, waiting, now)
                 continue
             waiting.deliveries += 1
             tag, self._next_tag = self._next_tag, self._next_tag + 1
@@ -168,9 +174,11 @@ class BrokerCore:
         return None
 
     def _expire(self, queue: _Queue, now: float) -> None:
-        """Drops what expired at the head; deeper ones vanish when they get there, as in RabbitMQ."""
+        """Buries what expired at the head; deeper ones when they get there, as in RabbitMQ."""
         while queue.waiting and (expires := queue.waiting[0].expires) is not None and expires <= now:
-            queue.ready -= queue.waiting.popleft().message.count
+            expired = queue.waiting.popleft()
+            queue.ready -= expired.message.count
+            self._bury(queue, expired, now)
 
     def _queue(self, name: str) -> _Queue:
         queue = self._queues.get(name)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
 
 from headrace.v1.broker_pb2 import (
     BrokerServiceAttachRequest,
@@ -16,6 +17,9 @@ from services.broker.core import BrokerCore, CoreConsumer
 from services.common.broker.port import Message, QueueSpec
 from services.common.errors import HeadraceError, InvalidArgument, status_of
 
+if TYPE_CHECKING:
+    from grpc import aio
+
 
 class Session:
     """One client: its consumers, and the frame that gathers while the last one is written."""
@@ -25,6 +29,7 @@ class Session:
         self._consumers: dict[int, CoreConsumer] = {}
         self._frame = BrokerServiceAttachResponse()
         self._wake = asyncio.Event()
+        self._finishing = False
 
     def take(self, frame: BrokerServiceAttachRequest) -> None:
         """Runs a frame's operations in order."""
@@ -49,13 +54,21 @@ class Session:
         self._consumers.clear()
 
     async def frames(self) -> AsyncIterator[BrokerServiceAttachResponse]:
-        """Frames to write, for ever. The first, empty one tells the client that it is in."""
+        """Frames to write, until `finish`. The first, empty one tells the client that it is in."""
         yield BrokerServiceAttachResponse()
         while True:
             await self._wake.wait()
             self._wake.clear()
             frame, self._frame = self._frame, BrokerServiceAttachResponse()
-            yield frame
+            if frame.results or frame.deliveries:
+                yield frame
+            if self._finishing and not self._wake.is_set():
+                return
+
+    def finish(self) -> None:
+        """The client has no more to say: `frames` ends once the rest is written."""
+        self._finishing = True
+        self._wake.set()
 
     def _run(self, operation: Operation, result: Result, now: float) -> None:
         match operation.WhichOneof("verb"):
@@ -72,13 +85,18 @@ class Session:
             case "consume":
                 self._consume(operation, now)
             case "cancel_consumer":
-                if (consumer := self._consumers.get(operation.cancel_consumer.consumer)) is not None:
-                    self._core.cancel(consumer)
+                self._cancel(operation.cancel_consumer.consumer)
             case "depth":
                 depth = self._core.depth(operation.depth, now)
                 result.ready, result.consumers = depth.ready, depth.consumers
             case _:
                 raise InvalidArgument("an operation without a verb; the client is newer than this broker")
+
+    def _cancel(self, number: int) -> None:
+        if (consumer := self._consumers.get(number)) is not None:
+            self._core.cancel(consumer)
+            if not consumer.tags:  # else it is kept, for the case that the client leaves before it settles them
+                del self._consumers[number]
 
     def _publish(self, operation: Operation, now: float) -> None:
         publish = operation.publish
@@ -124,28 +142,30 @@ class BrokerServer(BrokerServiceServicer):
     def __init__(self) -> None:
         self._core = BrokerCore()
 
-    async def Attach(  # the contract's name
-        self, request_iterator: AsyncIterator[BrokerServiceAttachRequest], context: object
+    async def Attach(
+        self,
+        request_iterator: AsyncIterator[BrokerServiceAttachRequest],
+        context: "aio.ServicerContext[BrokerServiceAttachRequest, BrokerServiceAttachResponse]",
     ) -> AsyncIterator[BrokerServiceAttachResponse]:
-        """One client's stream."""
+        """One client's stream; it ends when the client has no more to say."""
         session = Session(self._core)
+
+        def gone(context: object) -> None:
+            """A client that vanishes leaves this generator suspended until it is collected; messages must not wait."""
+            session.close()
+
+        context.add_done_callback(gone)  # type: ignore[arg-type] # the stub names a class, grpc takes any callable
 
         async def read() -> None:
             async for frame in request_iterator:
                 session.take(frame)
 
         reader = asyncio.create_task(read(), name="broker session")
-        frames = session.frames()
+        reader.add_done_callback(lambda _: session.finish())
         try:
-            while not reader.done():
-                frame = asyncio.ensure_future(anext(frames))
-                try:
-                    await asyncio.wait({frame, reader}, return_when=asyncio.FIRST_COMPLETED)
-                    if not frame.done():
-                        break
-                    yield frame.result()
-                finally:
-                    frame.cancel()
+            async for frame in session.frames():
+                yield frame
         finally:
-            reader.cancel()
             session.close()
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.stack import wait_until
@@ -49,10 +49,18 @@ class BrokerProcess(ABC):
     def kill(self) -> None:
         """kill -9, with all that the process started; returns when its port is free."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may have left by itself
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
             self._process = None
             wait_until(lambda: not self._accepts(), f"port {self.port} to be free")
+
+    def stop(self) -> None:
+        """SIGTERM, and the time it takes to leave in order."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(60)
+        self.kill()
 
     def restart(self) -> None:
         """kill -9 and a fresh start on the same port."""

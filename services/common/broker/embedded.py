@@ -2,17 +2,16 @@
 it breaks."""
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 
 from headrace.v1.broker_pb2 import (
-    BrokerServiceAttachRequest,
-    BrokerServiceAttachResponse,
     CancelConsumer,
     Consume,
     Declare,
@@ -20,11 +19,11 @@ from headrace.v1.broker_pb2 import (
     Publish,
     QueueDelivery,
     QueuedMessage,
-    Result,
 )
 from headrace.v1.broker_pb2_grpc import BrokerServiceStub
+from services.common.broker.embedded_stream import EmbeddedDelivery, Stream
 from services.common.broker.port import Consumer, Delivery, Depth, Message, QueueSpec
-from services.common.errors import Unavailable, error_of
+from services.common.errors import NotFound, Unavailable
 from services.common.rpc import channel
 
 if TYPE_CHECKING:
@@ -33,29 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
-
-
-@dataclass(slots=True, eq=False)
-class EmbeddedDelivery:
-    """Implements Delivery. `session` is the stream that brought it: on a later one its verbs do nothing."""
-
-    message: Message
-    redelivered: bool
-    _tag: int
-    _session: int
-    _broker: "EmbeddedBroker"
-
-    def ack(self) -> None:
-        """Done."""
-        self._broker.settle(self._session, Operation(ack=self._tag))
-
-    def requeue(self) -> None:
-        """Give it to somebody else."""
-        self._broker.settle(self._session, Operation(requeue=self._tag))
-
-    def reject(self) -> None:
-        """Never deliver it again."""
-        self._broker.settle(self._session, Operation(reject=self._tag))
+CLOSE_SECONDS = 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -72,25 +49,23 @@ class EmbeddedConsumer:
 
 
 class EmbeddedBroker:
-    """One connection for life; `run` keeps it up."""
+    """One connection for life; a task keeps it up."""
 
     def __init__(self, address: str, on_restored: Callable[[], None] | None) -> None:
         self._address = address
         self._on_restored = on_restored
-        self._session = 0
+        self._stream: Stream | None = None
         self._up = asyncio.Event()
-        self._tags = itertools.count(1)
+        self._was_up = False
+        self._closing = False
         self._consumer_ids = itertools.count(1)
-        self._answers: dict[int, asyncio.Future[Result]] = {}
         self._specs: dict[str, QueueSpec] = {}
         self._consumers: dict[int, EmbeddedConsumer] = {}
-        self._frame = BrokerServiceAttachRequest()
-        self._wake = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
-        """The stream lives."""
+        """The stream lives and its consumers were restored."""
         return self._up.is_set()
 
     async def start(self, patience: float) -> None:
@@ -107,25 +82,25 @@ class EmbeddedBroker:
 
     async def declare(self, spec: QueueSpec) -> None:
         """Makes the queue, and again after each reconnection."""
+        await self._alive().ask(_declare(spec))
         self._specs[spec.name] = spec
-        await self._ask(_declare(spec))
 
     async def publish(self, queue: str, message: Message) -> None:
         """Returns once the broker has the message."""
         ttl_us = 0 if message.ttl is None else max(1, int(message.ttl * 1e6))
         queued = QueuedMessage(body=message.body, count=message.count, reply_to=message.reply_to)
-        await self._ask(Operation(publish=Publish(queue=queue, message=queued, ttl_us=ttl_us)))
+        await self._alive().ask(Operation(publish=Publish(queue=queue, message=queued, ttl_us=ttl_us)))
 
     async def consume(
         self, queue: str, on_delivery: Callable[[Delivery], None], *, prefetch: int, priority: int = 0
     ) -> Consumer:
         """Subscribes, and again after each reconnection."""
+        stream = self._alive()
         number = next(self._consumer_ids)
         operation = Consume(consumer=number, queue=queue, prefetch=prefetch, priority=priority)
-        consumer = EmbeddedConsumer(operation, on_delivery, self)
-        self._consumers[number] = consumer
+        consumer = self._consumers[number] = EmbeddedConsumer(operation, on_delivery, self)
         try:
-            await self._ask(Operation(consume=operation))
+            await stream.ask(Operation(consume=operation))
         except BaseException:
             self._consumers.pop(number, None)
             raise
@@ -134,111 +109,103 @@ class EmbeddedBroker:
     async def cancel_consumer(self, consumer: EmbeddedConsumer) -> None:
         """Forgets a consumer, here and at the broker."""
         self._consumers.pop(consumer.operation.consumer, None)
-        if self.connected:
-            await self._ask(Operation(cancel_consumer=CancelConsumer(consumer=consumer.operation.consumer)))
+        if self._stream is not None:
+            with contextlib.suppress(Unavailable):  # then the broker forgets it, too
+                await self._stream.ask(_cancel(consumer.operation.consumer))
 
     async def depth(self, queue: str) -> Depth:
         """What waits."""
-        result = await self._ask(Operation(depth=queue))
+        result = await self._alive().ask(Operation(depth=queue))
         return Depth(result.ready, result.consumers)
 
     async def close(self) -> None:
-        """Disconnects; the broker hands what was unacknowledged to others."""
+        """Settles what was said, then disconnects; the broker hands what was not settled to others."""
+        self._closing = True
         if self._runner is not None:
+            if self._stream is not None:
+                self._stream.finish()
+                await asyncio.wait({self._runner}, timeout=CLOSE_SECONDS)
             self._runner.cancel()
             await asyncio.wait({self._runner})
 
-    def settle(self, session: int, operation: Operation) -> None:
-        """Sends what a delivery's holder decided, if the stream that brought it still lives."""
-        if session == self._session and self.connected:
-            self._send(operation)
-
-    def _send(self, operation: Operation) -> None:
-        self._frame.operations.append(operation)
-        self._wake.set()
-
-    async def _ask(self, operation: Operation) -> Result:
-        """Sends an operation and waits for its result."""
-        if not self.connected:
+    def _alive(self) -> Stream:
+        if self._stream is None or not self._up.is_set():
             raise Unavailable(f"the broker at {self._address} is away; it is retried all the time")
-        operation.tag = next(self._tags)
-        answer: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._answers[operation.tag] = answer
-        self._send(operation)
-        try:
-            result = await answer
-        finally:
-            self._answers.pop(operation.tag, None)
-        if result.code:
-            raise error_of(result.code, result.message)
-        return result
+        return self._stream
 
     async def _run(self) -> None:
-        """Keeps a stream up for ever."""
+        """Keeps a stream up until we are closed."""
         async with channel(self._address) as connection:
-            while True:
+            stub: BrokerServiceAsyncStub = BrokerServiceStub(connection)
+            while not self._closing:
                 try:
-                    stub: BrokerServiceAsyncStub = BrokerServiceStub(connection)
                     await self._attach(stub)
                 except grpc.RpcError as error:
-                    if self.connected:
+                    if self._up.is_set():
                         log.warning("lost the embedded broker at %s: %s", self._address, error)
                 finally:
-                    self._down()
-                await asyncio.sleep(RETRY_SECONDS)
+                    self._up.clear()
+                    if self._stream is not None:
+                        self._stream.broke()
+                if not self._closing:
+                    await asyncio.sleep(RETRY_SECONDS)
 
     async def _attach(self, stub: "BrokerServiceAsyncStub") -> None:
-        """One stream: re-declare, re-consume, then serve until it breaks."""
-        self._frame = BrokerServiceAttachRequest()
-        for spec in self._specs.values():
-            self._frame.operations.append(_declare(spec))
-        for consumer in self._consumers.values():
-            self._frame.operations.append(Operation(consume=consumer.operation))
-        self._wake.set()
-        restored = self._session > 0
-        self._session += 1
-        async for frame in stub.Attach(self._frames()):
-            if not self._up.is_set():
-                self._up.set()
-                if restored and self._on_restored is not None:
-                    self._on_restored()
-            self._take(frame)
+        """One stream until it breaks: re-declare and re-consume, then serve."""
+        self._stream = stream = Stream(self._address)
+        restoring: asyncio.Task[None] | None = None
+        try:
+            async for frame in stub.Attach(stream.frames()):
+                if restoring is None:
+                    restoring = asyncio.create_task(self._restore(stream), name="restoring consumers")
+                for result in frame.results:
+                    stream.answered(result)
+                for delivery in frame.deliveries:
+                    self._deliver(stream, delivery)
+        finally:
+            if restoring is not None:
+                restoring.cancel()
+                await asyncio.wait({restoring})
 
-    async def _frames(self) -> AsyncIterator[BrokerServiceAttachRequest]:
-        """Whatever gathers while a frame is written goes into the next."""
-        session = self._session
-        while session == self._session:
-            await self._wake.wait()
-            if session != self._session:  # a later stream's frame is not for this one
-                return
-            self._wake.clear()
-            frame, self._frame = self._frame, BrokerServiceAttachRequest()
-            yield frame
+    async def _restore(self, stream: Stream) -> None:
+        """Queues first, then consumers; one whose queue others have yet to declare again is retried."""
+        with contextlib.suppress(Unavailable):  # the stream broke: the next one restores
+            for spec in self._specs.values():
+                await stream.ask(_declare(spec))
+            missing = await self._subscribe(stream, list(self._consumers))
+            restored, self._was_up = self._was_up, True
+            self._up.set()
+            if restored and self._on_restored is not None:
+                self._on_restored()
+            while missing:
+                await asyncio.sleep(RETRY_SECONDS)
+                missing = await self._subscribe(stream, missing)
 
-    def _take(self, frame: BrokerServiceAttachResponse) -> None:
-        for result in frame.results:
-            answer = self._answers.get(result.tag)
-            if answer is not None and not answer.done():
-                answer.set_result(result)
-        for delivery in frame.deliveries:
-            self._deliver(delivery)
+    async def _subscribe(self, stream: Stream, numbers: list[int]) -> list[int]:
+        """Returns those whose queue is not there."""
+        missing = []
+        for number in numbers:
+            if (consumer := self._consumers.get(number)) is not None:
+                try:
+                    await stream.ask(Operation(consume=consumer.operation))
+                except NotFound:
+                    missing.append(number)
+        return missing
 
-    def _deliver(self, delivery: QueueDelivery) -> None:
+    def _deliver(self, stream: Stream, delivery: QueueDelivery) -> None:
         queued = delivery.message
         message = Message(queued.body, queued.count, queued.reply_to)
-        mine = EmbeddedDelivery(message, delivery.redelivered, delivery.delivery, self._session, self)
+        mine = EmbeddedDelivery(message, delivery.redelivered, delivery.delivery, stream)
         consumer = self._consumers.get(delivery.consumer)
-        if consumer is None:  # cancelled while the delivery was under way
+        if consumer is None:  # cancelled, or given up, while the delivery was under way
+            stream.send(_cancel(delivery.consumer))
             mine.requeue()
         else:
             consumer.on_delivery(mine)
 
-    def _down(self) -> None:
-        """The stream broke: nobody will answer what was asked on it."""
-        self._up.clear()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(Unavailable(f"the connection to the broker at {self._address} broke"))
+
+def _cancel(consumer: int) -> Operation:
+    return Operation(cancel_consumer=CancelConsumer(consumer=consumer))
 
 
 def _declare(spec: QueueSpec) -> Operation:

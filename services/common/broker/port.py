@@ -25,9 +25,10 @@ class QueueSpec:
         durable_messages: messages survive a restart of the broker (RabbitMQ: a quorum queue) and deliveries are
             counted; otherwise speed comes first and the gateway's re-publishing covers a restart.
         max_length: most waiting requests (RabbitMQ: messages); a publish over it raises QueueFull. None: no limit.
-        delivery_limit: after this many failed deliveries a message is dead-lettered. Needs `durable_messages` on
-            RabbitMQ. None: no limit.
-        dead_letter: the queue, declared too, that gets rejected and over-delivered messages. None: they are dropped.
+        delivery_limit: how often a message is delivered again after a failed delivery, before it is dead-lettered.
+            Needs `durable_messages` on RabbitMQ. None: no limit.
+        dead_letter: the queue, declared too, that gets rejected, expired and over-delivered messages. None: they are
+            dropped.
     """
 
     name: str
@@ -45,7 +46,7 @@ class Message:
         body: opaque bytes.
         count: how many requests it carries.
         reply_to: where answers go; opaque to the broker.
-        ttl: seconds after which a still-waiting message vanishes; None: never.
+        ttl: seconds after which a still-waiting message leaves the queue when it gets to its head; None: never.
     """
 
     body: bytes

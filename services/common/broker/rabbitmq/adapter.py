@@ -40,6 +40,7 @@ class RabbitBroker:
         self._on_restored = on_restored
         self._up = asyncio.Event()
         self._was_up = False
+        self._report = True
         self._connection: AbstractConnection | None = None
         self._publishing: Channel | None = None
         self._opening = asyncio.Lock()
@@ -57,6 +58,8 @@ class RabbitBroker:
 
     async def start(self, patience: float) -> None:
         """Connects. Raises Unavailable after `patience` seconds without success."""
+        # It logs an error for each refused connection; we try three times a second and say so once.
+        logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)
         self._runner = asyncio.create_task(self._run(), name="rabbitmq connection")
         try:
             await asyncio.wait_for(self._up.wait(), patience)
@@ -149,7 +152,8 @@ class RabbitBroker:
                 await self._live(restoring=self._was_up)
             except* Exception as errors:
                 self._failure = "; ".join(map(repr, errors.exceptions))
-                log.warning("RabbitMQ at %s: %s; trying again", self._where(), self._failure)
+                level, self._report = logging.WARNING if self._report else logging.DEBUG, False
+                log.log(level, "RabbitMQ at %s: %s; trying until it is back", self._where(), self._failure)
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _live(self, *, restoring: bool) -> None:
@@ -163,7 +167,7 @@ class RabbitBroker:
             async with asyncio.TaskGroup() as self._tasks:
                 await self._restore(connection, self._tasks)
                 self._up.set()
-                self._was_up = True
+                self._was_up = self._report = True
                 if restoring and self._on_restored is not None:
                     self._on_restored()
                 await asyncio.wait({connection.closing})

@@ -18,6 +18,8 @@ from services.common.errors import HeadraceError, Unavailable
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.3
+# A quorum queue without a leader, as just after a restart, leaves a subscription unanswered: ask again.
+SUBSCRIBE_SECONDS = 5.0
 # aiormq's write queue takes ten entries; acknowledgements that find it full wait this long.
 FULL_SECONDS = 0.001
 
@@ -138,7 +140,8 @@ class RabbitConsumer:
                 await self.prepare(connection)
                 await self._subscription(connection)
             except HeadraceError as error:
-                if not self.attempt.done():
+                # What is away for now is tried again, and whoever asked for it waits.
+                if not isinstance(error, Unavailable) and not self.attempt.done():
                     self.attempt.set_exception(error)
                     self.attempt.exception()  # it may be nobody's concern
                 log.warning("consumer of '%s' is not subscribed: %s", self.queue, error)
@@ -155,9 +158,10 @@ class RabbitConsumer:
         settler = Settler(channel, lambda: ended.set() if self._cancelled.is_set() else None)
         try:
             with translated(f"consume of '{self.queue}'"):
-                await channel.basic_qos(prefetch_count=self.prefetch)
-                arguments: ArgumentsType = {"x-priority": self.priority}
-                begun = await channel.basic_consume(self.queue, self._receiver(settler), arguments=arguments)
+                async with asyncio.timeout(SUBSCRIBE_SECONDS):
+                    await channel.basic_qos(prefetch_count=self.prefetch)
+                    arguments: ArgumentsType = {"x-priority": self.priority}
+                    begun = await channel.basic_consume(self.queue, self._receiver(settler), arguments=arguments)
             self._subscribed = (settler, begun.consumer_tag or "")
             if not self.attempt.done():
                 self.attempt.set_result(None)
