@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from pathlib import Path
 
 from grpc import aio
@@ -9,8 +10,10 @@ from pydantic import Field
 
 from headrace.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from headrace.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from services.common.errors import HeadraceError
 from services.common.lifecycle import run
 from services.common.objects.connect import honours_conditions, open_store
+from services.common.objects.port import ObjectStore
 from services.common.rpc import serving
 from services.common.settings import ServiceSettings
 from services.registry.catalog import Catalog
@@ -31,15 +34,12 @@ async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop."""
     settings = RegistrySettings()
     logging.basicConfig(level=settings.log_level)
-    store = await open_store(settings.store)
-    if not await honours_conditions(store):
-        log.warning(
-            "the store ignores conditional writes: run only ONE registry on it (see docs/registry.md); publications"
-            " are serialised in this process"
-        )
-    catalog = Catalog(store)
-    watchers = Watchers(catalog)
-    await watchers.look()
+    try:
+        catalog = Catalog(await _open(settings.store))
+        watchers = Watchers(catalog)
+        await watchers.look()
+    except HeadraceError as error:
+        sys.exit(f"registry: {error}")
 
     def register(server: aio.Server) -> None:
         add_RegistryServiceServicer_to_server(RegistryServer(catalog, watchers), server)
@@ -51,6 +51,17 @@ async def main(stop: asyncio.Event) -> None:
         print(f"ready registry {settings.listen.rpartition(':')[0]}:{port}", flush=True)
         await stop.wait()
         poller.cancel()
+
+
+async def _open(url: str) -> ObjectStore:
+    """The store, after a look at what it does with conditional writes."""
+    store = await open_store(url)
+    if not await honours_conditions(store):
+        log.warning(
+            "the store ignores conditional writes: run only ONE registry on it (see docs/registry.md); publications"
+            " are serialised in this process"
+        )
+    return store
 
 
 if __name__ == "__main__":

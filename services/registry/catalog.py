@@ -8,16 +8,27 @@ models/<name>/aliases/<alias>       the version number
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator
 
-from google.protobuf.json_format import MessageToJson, Parse
+from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
 from headrace.v1.model_pb2 import Model, ModelFile, ModelSpec, ModelVersion
 from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
 from services.common.objects.connect import one, whole
-from services.common.objects.port import ObjectStore
-from services.registry.rules import check_alias, check_files, check_name, check_spec, next_version
+from services.common.objects.port import ObjectInfo, ObjectStore
+from services.registry.rules import (
+    check_alias,
+    check_files,
+    check_name,
+    check_number,
+    check_spec,
+    next_version,
+    parse_key,
+)
+
+log = logging.getLogger(__name__)
 
 PUBLISH_TRIES = 50
 
@@ -32,21 +43,19 @@ class Catalog:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._writing = asyncio.Lock()
-        self._manifests: dict[tuple[str, str], bytes] = {}  # (key, etag) → content
+        self._read: dict[str, tuple[str, ModelVersion | int | None]] = {}  # key → (etag, what it says)
 
     async def missing(self, digests: list[str]) -> list[str]:
-        """Which blobs the store lacks."""
-        return [digest for digest in digests if not await self._has(digest)]
+        """Which blobs the store lacks, each once."""
+        return [digest for digest in dict.fromkeys(digests) if await self._blob(digest) is None]
 
     async def upload(self, digest: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Stores a blob. A stream that does not hash to its name leaves nothing visible.
+        """Stores a blob. A stream that does not hash to its name leaves nothing visible; one that is there is not read.
 
         Raises:
             InvalidArgument: digest or size do not match what came.
         """
-        if await self._has(digest):
-            async for _ in chunks:
-                pass
+        if await self._blob(digest) is not None:
             return
         await self._store.put(f"blobs/sha256/{digest}", _verified(chunks, digest, size))
 
@@ -54,7 +63,7 @@ class Catalog:
         """Makes a version visible.
 
         Raises:
-            InvalidArgument: name, spec or files are malformed.
+            InvalidArgument: name, spec, files or number are malformed, or a blob has another size.
             FailedPrecondition: a blob is missing.
             AlreadyExists: the number that was asked for is taken.
             Conflict: other publishers were faster all the time.
@@ -62,8 +71,9 @@ class Catalog:
         check_name(name)
         check_spec(spec)
         check_files(files, spec.entry)
-        if lacking := await self.missing([file.sha256 for file in files]):
-            raise FailedPrecondition(f"{len(lacking)} blobs are not uploaded, the first is {lacking[0]}; upload, retry")
+        if asked:
+            check_number(asked)
+        await self._check_blobs(files)
         async with self._writing:
             for _ in range(PUBLISH_TRIES):
                 number = asked or next_version(await self._numbers(name))
@@ -72,7 +82,7 @@ class Catalog:
                 )
                 try:
                     await self._write_manifest(version)
-                except AlreadyExists:
+                except (AlreadyExists, Conflict):
                     if asked:
                         raise AlreadyExists(
                             f"version {asked} of '{name}' exists or existed; versions are immutable, leave the number"
@@ -84,23 +94,15 @@ class Catalog:
 
     async def models(self) -> dict[str, Model]:
         """Everything, by name."""
-        models: dict[str, Model] = {}
-        async for info in self._store.list("models/"):
-            _, name, kind, leaf = info.key.split("/", 3)
-            model = models.setdefault(name, Model(name=name))
-            if info.size == 0:
-                continue
-            content = await self._cached(info.key, info.etag)
-            if content and kind == "versions":
-                model.versions.append(Parse(content, ModelVersion()))
-            elif content and kind == "aliases":
-                model.aliases[leaf] = int(content)
-        return {name: model for name, model in models.items() if model.versions}
+        listed = [info async for info in self._store.list("models/")]
+        present = {info.key for info in listed}
+        self._read = {key: held for key, held in self._read.items() if key in present}
+        return await self._assemble(listed)
 
     async def model(self, name: str) -> Model:
         """One model. Raises NotFound."""
         check_name(name)
-        model = (await self.models()).get(name)
+        model = (await self._assemble([info async for info in self._store.list(f"models/{name}/")])).get(name)
         if model is None:
             raise NotFound(f"no model '{name}'; `headrace models` lists what there is")
         return model
@@ -108,30 +110,38 @@ class Catalog:
     async def set_alias(self, name: str, alias: str, number: int) -> None:
         """Points an alias at an existing version. Raises NotFound."""
         check_alias(alias)
-        self._version(await self.model(name), number)
-        await self._store.put(f"models/{name}/aliases/{alias}", one(str(number).encode()))
+        async with self._writing:
+            self._version(await self.model(name), number)
+            await self._store.put(f"models/{name}/aliases/{alias}", one(str(number).encode()))
 
     async def delete_alias(self, name: str, alias: str) -> None:
         """Raises NotFound."""
-        if alias not in (await self.model(name)).aliases:
-            raise NotFound(f"model '{name}' has no alias '{alias}'")
-        await self._store.delete(f"models/{name}/aliases/{alias}")
+        async with self._writing:
+            aliases = (await self.model(name)).aliases
+            if alias not in aliases:
+                known = ", ".join(sorted(aliases)) or "none"
+                raise NotFound(f"model '{name}' has no alias '{alias}'; there are: {known}")
+            await self._store.delete(f"models/{name}/aliases/{alias}")
 
     async def delete_version(self, name: str, number: int) -> None:
         """Empties the manifest. Raises NotFound, FailedPrecondition where an alias points there."""
-        model = await self.model(name)
-        self._version(model, number)
-        if aliases := [alias for alias, target in model.aliases.items() if target == number]:
-            raise FailedPrecondition(f"version {number} of '{name}' is aliased by {', '.join(aliases)}; move it first")
-        await self._store.put(_manifest_key(name, number), one(b""))
+        async with self._writing:
+            model = await self.model(name)
+            self._version(model, number)
+            if aliases := sorted(alias for alias, target in model.aliases.items() if target == number):
+                raise FailedPrecondition(
+                    f"version {number} of '{name}' is aliased by {', '.join(aliases)}; move the alias first"
+                )
+            await self._store.put(_manifest_key(name, number), one(b""))
 
     async def delete_model(self, name: str) -> None:
         """All aliases and versions. Raises NotFound."""
-        model = await self.model(name)
-        for alias in model.aliases:
-            await self._store.delete(f"models/{name}/aliases/{alias}")
-        for version in model.versions:
-            await self._store.put(_manifest_key(name, version.version), one(b""))
+        async with self._writing:
+            model = await self.model(name)
+            for alias in model.aliases:
+                await self._store.delete(f"models/{name}/aliases/{alias}")
+            for version in model.versions:
+                await self._store.put(_manifest_key(name, version.version), one(b""))
 
     async def locate(self, name: str, number: int, expires: float) -> list[tuple[ModelFile, str]]:
         """A version's files with URLs. Raises NotFound."""
@@ -146,7 +156,8 @@ class Catalog:
         raise NotFound(f"model '{model.name}' has no version {number}; there are: {known}")
 
     async def _numbers(self, name: str) -> list[int]:
-        return [int(info.key.rsplit("/", 1)[1]) async for info in self._store.list(f"models/{name}/versions/")]
+        keys = [parse_key(info.key) async for info in self._store.list(f"models/{name}/versions/")]
+        return [key.number for key in keys if key is not None]
 
     async def _write_manifest(self, version: ModelVersion) -> None:
         key = _manifest_key(version.name, version.version)
@@ -155,19 +166,64 @@ class Catalog:
             raise AlreadyExists(key)
         await self._store.put(key, one(MessageToJson(version).encode()), if_absent=True)
 
-    async def _has(self, digest: str) -> bool:
-        key = f"blobs/sha256/{digest}"
-        return any([info.key == key async for info in self._store.list(key)])
+    async def _check_blobs(self, files: list[ModelFile]) -> None:
+        """Raises FailedPrecondition where one is not there, InvalidArgument where a size is wrong."""
+        if lacking := await self.missing([file.sha256 for file in files]):
+            raise FailedPrecondition(f"{len(lacking)} blobs are not uploaded, the first is {lacking[0]}; upload, retry")
+        for file in files:
+            blob = await self._blob(file.sha256)
+            if blob is not None and blob.size != file.size:
+                raise InvalidArgument(f"file '{file.path}' is said to have {file.size} bytes; its blob has {blob.size}")
 
-    async def _cached(self, key: str, etag: str) -> bytes:
-        content = self._manifests.get((key, etag))
-        if content is None:
+    async def _blob(self, digest: str) -> ObjectInfo | None:
+        key = f"blobs/sha256/{digest}"
+        return next((info for info in [info async for info in self._store.list(key)] if info.key == key), None)
+
+    async def _assemble(self, listed: list[ObjectInfo]) -> dict[str, Model]:
+        """Models from what was listed. Whatever is not ours is passed over: others may keep things in the bucket."""
+        models: dict[str, Model] = {}
+        for info in listed:
+            key = parse_key(info.key)
+            if key is None or info.size == 0:  # deleted versions are empty
+                continue
+            model = models.setdefault(key.model, Model(name=key.model))
+            match await self._understood(info):
+                case ModelVersion() as version:
+                    model.versions.append(version)
+                case int(number):
+                    model.aliases[key.alias] = number
+        return {name: _consistent(model) for name, model in models.items() if model.versions}
+
+    async def _understood(self, info: ObjectInfo) -> ModelVersion | int | None:
+        """What a version or an alias says, read again only when its tag has changed; None where it is damaged."""
+        etag, understood = self._read.get(info.key, ("", None))
+        if etag != info.etag:
             try:
-                content = await whole(self._store, key)
+                understood = _parse(info.key, await whole(self._store, info.key))
             except NotFound:  # deleted since it was listed
-                return b""
-            self._manifests[key, etag] = content
-        return content
+                return None
+            self._read[info.key] = (info.etag, understood)
+        return understood
+
+
+def _parse(key: str, content: bytes) -> ModelVersion | int | None:
+    found = parse_key(key)
+    try:
+        if found is None or not content:
+            return None
+        return int(content) if found.alias else Parse(content, ModelVersion(), ignore_unknown_fields=True)
+    except (ParseError, ValueError) as error:
+        log.warning("the object %s is damaged and is passed over: %s", key, error)
+        return None
+
+
+def _consistent(model: Model) -> Model:
+    """Versions in order, no alias that points nowhere: another registry may be deleting just now."""
+    model.versions.sort(key=lambda version: version.version)
+    numbers = {version.version for version in model.versions}
+    for alias in [alias for alias, number in model.aliases.items() if number not in numbers]:
+        del model.aliases[alias]
+    return model
 
 
 def _manifest_key(name: str, number: int) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from headrace.v1.model_pb2 import ModelFile, ModelSpec
 from services.common.datatypes import DATATYPES
@@ -10,6 +11,30 @@ from services.common.errors import InvalidArgument
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Keys have eight digits, so that they sort as their numbers do.
+_VERSION_KEY = re.compile(r"[0-9]{8}")
+MAX_VERSION = 99_999_999
+MAX_BATCH_SIZE = 65_536
+RUNTIMES = ("onnx", "torch")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelKey:
+    """What an object below models/ is: a version (number > 0, no alias) or an alias (number 0)."""
+
+    model: str
+    number: int = 0
+    alias: str = ""
+
+
+def parse_key(key: str) -> ModelKey | None:
+    """models/<name>/versions/<8 digits> or models/<name>/aliases/<alias>; None for anything else."""
+    match key.split("/"):
+        case ["models", name, "versions", number] if _NAME.fullmatch(name) and _VERSION_KEY.fullmatch(number):
+            return ModelKey(name, number=int(number)) if int(number) else None
+        case ["models", name, "aliases", alias] if _NAME.fullmatch(name) and _ALIAS.fullmatch(alias):
+            return ModelKey(name, alias=alias)
+    return None
 
 
 def check_name(name: str) -> None:
@@ -27,6 +52,12 @@ def check_alias(alias: str) -> None:
         raise InvalidArgument(
             f"alias {alias[:200]!r}: expected 1 to 64 letters, digits, '_' or '-', beginning with a letter"
         )
+
+
+def check_number(number: int) -> None:
+    """Raises InvalidArgument unless it can be a version number."""
+    if not 1 <= number <= MAX_VERSION:
+        raise InvalidArgument(f"version {number}: expected 1 to {MAX_VERSION}, or 0 for the next free number")
 
 
 def check_digest(digest: str) -> None:
@@ -52,10 +83,12 @@ def check_files(files: Iterable[ModelFile], entry: str) -> None:
 
 def check_spec(spec: ModelSpec) -> None:
     """Raises InvalidArgument unless runtime, tensors and batching make sense together."""
-    if not spec.runtime:
-        raise InvalidArgument("spec.runtime is empty; expected 'onnx' or 'torch'")
+    if spec.runtime not in RUNTIMES:
+        raise InvalidArgument(f"spec.runtime is {spec.runtime[:80]!r}; expected one of {', '.join(RUNTIMES)}")
     if not spec.outputs:
         raise InvalidArgument("spec.outputs is empty; a model gives at least one output")
+    if spec.batching.max_batch_size > MAX_BATCH_SIZE:
+        raise InvalidArgument(f"batching.max_batch_size {spec.batching.max_batch_size} is over {MAX_BATCH_SIZE}")
     for kind, tensors in (("input", spec.inputs), ("output", spec.outputs)):
         names = [tensor.name for tensor in tensors]
         if len(set(names)) != len(names) or "" in names:
@@ -64,6 +97,10 @@ def check_spec(spec: ModelSpec) -> None:
             if tensor.datatype not in DATATYPES:
                 raise InvalidArgument(
                     f"{kind} '{tensor.name}' has datatype '{tensor.datatype}'; known are {', '.join(DATATYPES)}"
+                )
+            if any(size < -1 for size in tensor.shape):
+                raise InvalidArgument(
+                    f"{kind} '{tensor.name}' has shape {list(tensor.shape)}; sizes are 0 and more, or -1 where free"
                 )
             if spec.batching.max_batch_size and (not tensor.shape or tensor.shape[0] != -1):
                 raise InvalidArgument(

@@ -39,6 +39,8 @@ class RegistryServer(RegistryServiceServicer):
 
         async def chunks() -> AsyncIterator[bytes]:
             async for message in request_iterator:
+                if message.WhichOneof("part") != "chunk":
+                    raise InvalidArgument("after the header, every message of an upload must be a chunk of bytes")
                 yield message.chunk
 
         await self._catalog.upload(first.header.sha256, first.header.size, chunks())
@@ -47,7 +49,7 @@ class RegistryServer(RegistryServiceServicer):
     async def PublishVersion(self, request: pb.PublishVersionRequest, context: Any) -> pb.PublishVersionResponse:
         """All or nothing."""
         version = await self._catalog.publish(request.name, request.spec, list(request.files), request.version)
-        await self._watchers.look()
+        await self._watchers.tell()
         return pb.PublishVersionResponse(version=version)
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Any) -> pb.ListModelsResponse:
@@ -62,25 +64,25 @@ class RegistryServer(RegistryServiceServicer):
     async def SetAlias(self, request: pb.SetAliasRequest, context: Any) -> pb.SetAliasResponse:
         """Points an alias at a version."""
         await self._catalog.set_alias(request.name, request.alias, request.version)
-        await self._watchers.look()
+        await self._watchers.tell()
         return pb.SetAliasResponse()
 
     async def DeleteAlias(self, request: pb.DeleteAliasRequest, context: Any) -> pb.DeleteAliasResponse:
         """Removes an alias."""
         await self._catalog.delete_alias(request.name, request.alias)
-        await self._watchers.look()
+        await self._watchers.tell()
         return pb.DeleteAliasResponse()
 
     async def DeleteVersion(self, request: pb.DeleteVersionRequest, context: Any) -> pb.DeleteVersionResponse:
         """Removes a version; its number is never used again."""
         await self._catalog.delete_version(request.name, request.version)
-        await self._watchers.look()
+        await self._watchers.tell()
         return pb.DeleteVersionResponse()
 
     async def DeleteModel(self, request: pb.DeleteModelRequest, context: Any) -> pb.DeleteModelResponse:
         """Removes all versions and aliases."""
         await self._catalog.delete_model(request.name)
-        await self._watchers.look()
+        await self._watchers.tell()
         return pb.DeleteModelResponse()
 
     async def LocateFiles(self, request: pb.LocateFilesRequest, context: Any) -> pb.LocateFilesResponse:
@@ -100,20 +102,27 @@ class FleetServer(FleetServiceServicer):
     """Implements FleetService: a worker is listed while its report stream lives."""
 
     def __init__(self) -> None:
-        self._workers: dict[object, fleet.Worker] = {}
+        # By worker id, with the stream that said it: a worker that reconnects may be here twice for a while.
+        self._workers: dict[str, tuple[object, fleet.Worker]] = {}
 
     async def ReportWorker(
         self, request_iterator: AsyncIterator[fleet.ReportWorkerRequest], context: Any
     ) -> fleet.ReportWorkerResponse:
         """The latest report counts."""
-        stream = object()
+        stream, said = object(), ""
         try:
             async for report in request_iterator:
-                self._workers[stream] = report.worker
+                if not report.worker.id or report.worker.id != (said or report.worker.id):
+                    raise InvalidArgument(
+                        f"worker.id is '{report.worker.id}'; expected an id, the same in every report of a stream"
+                    )
+                said = report.worker.id
+                self._workers[said] = (stream, report.worker)
         finally:
-            self._workers.pop(stream, None)
+            if said in self._workers and self._workers[said][0] is stream:
+                del self._workers[said]
         return fleet.ReportWorkerResponse()
 
     async def ListWorkers(self, request: fleet.ListWorkersRequest, context: Any) -> fleet.ListWorkersResponse:
         """By id."""
-        return fleet.ListWorkersResponse(workers=sorted(self._workers.values(), key=lambda worker: worker.id))
+        return fleet.ListWorkersResponse(workers=[self._workers[name][1] for name in sorted(self._workers)])

@@ -20,7 +20,8 @@ class Watchers:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._known: dict[str, Model] = {}
-        self._queues: set[asyncio.Queue[WatchModelsResponse]] = set()
+        self._watches: set[_Watch] = set()
+        self._reachable = True
         self._looking = asyncio.Lock()
 
     async def look(self) -> None:
@@ -32,9 +33,15 @@ class Watchers:
             ]
             events += [WatchModelsResponse(deleted=name) for name in self._known if name not in models]
             self._known = models
-            for queue in self._queues:
-                for event in events:
-                    queue.put_nowait(event)
+            for watch in self._watches:
+                watch.add(events)
+
+    async def tell(self) -> None:
+        """Looks after a write of our own; the write is done, so a store that fails now is left to the next poll."""
+        try:
+            await self.look()
+        except HeadraceError as error:
+            log.warning("written, but the store cannot be looked at: %s", error)
 
     async def poll(self) -> None:
         """Looks for ever; other registries write to the same store."""
@@ -43,17 +50,43 @@ class Watchers:
             try:
                 await self.look()
             except HeadraceError as error:
-                log.warning("cannot look at the store: %s", error)
+                if self._reachable:
+                    log.warning("cannot look at the store, trying on: %s", error)
+                self._reachable = False
+            else:
+                self._reachable = True
 
     async def watch(self) -> AsyncIterator[WatchModelsResponse]:
         """Everything, `synced`, then changes."""
-        queue: asyncio.Queue[WatchModelsResponse] = asyncio.Queue()
-        for model in self._known.values():
-            queue.put_nowait(WatchModelsResponse(changed=model))
-        queue.put_nowait(WatchModelsResponse(synced=True))
-        self._queues.add(queue)
+        watch = _Watch()
+        watch.add([WatchModelsResponse(changed=model) for model in self._known.values()])
+        watch.add([WatchModelsResponse(synced=True)])
+        self._watches.add(watch)
         try:
             while True:
-                yield await queue.get()
+                for event in await watch.take():
+                    yield event
         finally:
-            self._queues.discard(queue)
+            self._watches.discard(watch)
+
+
+class _Watch:
+    """What one watcher is still to be told: the latest of each model, so that a slow one costs no more memory."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, WatchModelsResponse] = {}
+        self._some = asyncio.Event()
+
+    def add(self, events: list[WatchModelsResponse]) -> None:
+        """Later events of a model replace earlier ones."""
+        for event in events:
+            self._pending[event.changed.name or event.deleted] = event
+            self._some.set()
+
+    async def take(self) -> list[WatchModelsResponse]:
+        """Waits for events, then takes all."""
+        await self._some.wait()
+        events = list(self._pending.values())
+        self._pending.clear()
+        self._some.clear()
+        return events

@@ -1,13 +1,16 @@
 """From a URL to an object store, and what that store can be relied on for."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from services.common.errors import AlreadyExists, InvalidArgument
+from services.common.errors import AlreadyExists, Conflict, InvalidArgument
 from services.common.objects.directory import DirectoryStore
 from services.common.objects.port import ObjectStore
+
+PROBE_RACERS = 8
 
 
 async def open_store(url: str) -> ObjectStore:
@@ -24,6 +27,8 @@ async def open_store(url: str) -> ObjectStore:
         from services.common.objects.s3 import S3Store  # noqa: PLC0415  # boto3 only where it is used
 
         options = parse_qs(parts.query)
+        if unknown := options.keys() - {"endpoint", "region"}:
+            raise InvalidArgument(f"store '{url}': unknown option '{min(unknown)}'; known are endpoint and region")
         store = S3Store(parts.netloc, parts.path, options.get("endpoint", [None])[0], options.get("region", [None])[0])
         await store.ensure_bucket()
         return store
@@ -33,15 +38,21 @@ async def open_store(url: str) -> ObjectStore:
 
 
 async def honours_conditions(store: ObjectStore) -> bool:
-    """Whether the second of two writes "only if absent" is refused. Some S3 servers accept the header and ignore it."""
+    """Whether just one of several concurrent writes "only if absent" wins.
+
+    Some S3 servers accept the header and ignore it; others look first and write then, which a race shows.
+    """
     key = f"probes/{secrets.token_hex(8)}"
-    try:
-        await store.put(key, one(b"first"), if_absent=True)
+
+    async def wins(number: int) -> bool:
         try:
-            await store.put(key, one(b"second"), if_absent=True)
-        except AlreadyExists:
-            return True
-        return False
+            await store.put(key, one(b"%d" % number), if_absent=True)
+        except (AlreadyExists, Conflict):
+            return False
+        return True
+
+    try:
+        return sum(await asyncio.gather(*(wins(number) for number in range(PROBE_RACERS)))) == 1
     finally:
         await store.delete(key)
 

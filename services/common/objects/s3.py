@@ -1,15 +1,16 @@
 """Any S3-compatible store as an ObjectStore, by boto3 in threads."""
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
 
-from services.common.errors import AlreadyExists, HeadraceError, NotFound, PermissionDenied, Unavailable
+from services.common.errors import AlreadyExists, Conflict, HeadraceError, NotFound, PermissionDenied, Unavailable
 from services.common.objects.port import ObjectInfo
 
 if TYPE_CHECKING:
@@ -29,10 +30,11 @@ class S3Store:
     def __init__(self, bucket: str, prefix: str, endpoint: str | None, region: str | None) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._client: S3Client = boto3.client(
+        self._region = region or "us-east-1"
+        self._client: S3Client = boto3.Session().client(
             "s3",
             endpoint_url=endpoint,
-            region_name=region or "us-east-1",
+            region_name=self._region,
             config=Config(
                 signature_version="s3v4",
                 connect_timeout=3,
@@ -73,7 +75,9 @@ class S3Store:
                 **condition,
             )
         except BaseException:
-            await self._call("abort_multipart_upload", key, Key=name, UploadId=upload)
+            # The parts cost storage until they are aborted; what went wrong before matters more than whether this does.
+            with contextlib.suppress(HeadraceError):
+                await self._call("abort_multipart_upload", key, Key=name, UploadId=upload)
             raise
         return ObjectInfo(key, size, answer["ETag"])
 
@@ -83,6 +87,8 @@ class S3Store:
         try:
             while chunk := await asyncio.to_thread(body.read, CHUNK_BYTES):
                 yield chunk
+        except BotoCoreError as error:
+            raise Unavailable(f"the object store broke off while '{key}' was read: {error}; try again") from error
         finally:
             body.close()
 
@@ -111,7 +117,10 @@ class S3Store:
         try:
             await self._call("head_bucket", "")
         except NotFound:
-            await self._call("create_bucket", "")
+            # AWS wants the region named everywhere but in its first one.
+            place = {"CreateBucketConfiguration": {"LocationConstraint": self._region}}
+            with contextlib.suppress(AlreadyExists):  # another registry starts beside this one
+                await self._call("create_bucket", "", **({} if self._region == "us-east-1" else place))
 
     async def _call(self, operation: str, key: str, **arguments: Any) -> Any:
         method = getattr(self._client, operation)
@@ -119,6 +128,10 @@ class S3Store:
             return await asyncio.to_thread(method, Bucket=self._bucket, **arguments)
         except ClientError as error:
             raise _translate(error, key, self._bucket) from error
+        except (NoCredentialsError, PartialCredentialsError) as error:
+            raise PermissionDenied(
+                f"no credentials for bucket '{self._bucket}': set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
         except BotoCoreError as error:
             raise Unavailable(f"the object store does not answer: {error}") from error
 
@@ -127,8 +140,10 @@ def _translate(error: ClientError, key: str, bucket: str) -> HeadraceError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     if code in {"NoSuchKey", "404", "NoSuchBucket", "NotFound"}:
         return NotFound(f"no object '{key}' in bucket '{bucket}'")
-    if code in {"PreconditionFailed", "412", "ConditionalRequestConflict"}:
+    if code in {"PreconditionFailed", "412", "BucketAlreadyOwnedByYou"}:
         return AlreadyExists(f"object '{key}' exists")
+    if code in {"ConditionalRequestConflict", "409"}:
+        return Conflict(f"object '{key}' is being written by somebody else; try again")
     if code in {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
         return PermissionDenied(f"the object store refuses '{key}' in bucket '{bucket}': {code}; check the credentials")
     return Unavailable(f"the object store failed on '{key}' in bucket '{bucket}': {error}")
