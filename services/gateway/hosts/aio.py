@@ -2,17 +2,20 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import uvicorn
 from grpc import aio
 
-from services.common.errors import HeadraceError, status_of
+from services.common.errors import FailedPrecondition, HeadraceError, Internal, status_of
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import Call, MethodTable, Stream, Unary
-from services.gateway.hosts.serving import Gate, with_standard_services
+from services.gateway.hosts.framing import plain_value, shown
+from services.gateway.hosts.serving import Gate, gated, with_standard_services
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ class TableHandler(grpc.GenericRpcHandler):
             try:
                 counted = self._gate.enter(path)
                 response = await method.handler(call, body)
-                context.set_trailing_metadata(tuple(call.trailing.items()))
+                context.set_trailing_metadata(_trailing(call))
                 return response
             except Exception as error:
                 await _abort(context, call, error)
@@ -57,9 +60,15 @@ class TableHandler(grpc.GenericRpcHandler):
             call, counted = _call(path, context), False
             try:
                 counted = self._gate.enter(path)
-                async for response in method.handler(call, requests):
-                    yield response
-                context.set_trailing_metadata(tuple(call.trailing.items()))
+                responses = method.handler(call, requests)
+                try:
+                    async for response in responses:
+                        yield response
+                finally:
+                    aclose = getattr(responses, "aclose", None)
+                    if aclose is not None:
+                        await aclose()
+                context.set_trailing_metadata(_trailing(call))
             except Exception as error:
                 await _abort(context, call, error)
                 raise
@@ -82,18 +91,26 @@ async def _abort(context: Any, call: Call, error: Exception) -> None:
     """Ends the call with the error's status."""
     if isinstance(error, aio.AbortError):
         return
-    trailing = tuple(call.trailing.items())
-    if isinstance(error, HeadraceError):
-        await context.abort(_CODES[status_of(error).grpc], str(error), trailing)
-    log.exception("%s failed", call.method, exc_info=error)
-    await context.abort(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details", trailing)
+    if not isinstance(error, HeadraceError):
+        log.error("%s failed", call.method, exc_info=error)
+        error = Internal("internal error; the server's log has the details")
+    text = shown(str(error)).encode(errors="replace").decode()
+    await context.abort(_CODES[status_of(error).grpc], text, _trailing(call))
+
+
+def _trailing(call: Call) -> tuple[tuple[str, str | bytes], ...]:
+    items = call.trailing.items()
+    return tuple((key, value if isinstance(value, bytes) else plain_value(value)) for key, value in items)
 
 
 class AioHost:
-    """Serves an application on two ports."""
+    """Serves an application on two ports.
 
-    def __init__(self, application: Application, *, max_request_bytes: int) -> None:
-        self.gate = Gate(application)
+    Args:
+        max_request_bytes: most bytes of one message.
+    """
+
+    def __init__(self, *, max_request_bytes: int) -> None:
         options = [
             ("grpc.max_receive_message_length", max_request_bytes),
             ("grpc.max_send_message_length", -1),
@@ -102,30 +119,42 @@ class AioHost:
             ("grpc.keepalive_permit_without_calls", 1),
         ]
         self._server = aio.server(options=options)
-        handler = TableHandler(with_standard_services(application, self.gate), self.gate)
-        self._server.add_generic_rpc_handlers((handler,))
-        self._http = application.http
 
-    async def run(self, grpc_listen: str, http_listen: str, ready: asyncio.Event, stop: asyncio.Event) -> None:
-        """Serves from now until `stop`; `ready` is set once both ports answer. The ports were bound by the caller."""
-        self._server.add_insecure_port(grpc_listen)
+    def bind(self, listen: str) -> int:
+        """Takes the gRPC port and returns it. Raises FailedPrecondition."""
+        try:
+            return self._server.add_insecure_port(listen)
+        except RuntimeError as error:
+            message = f"cannot listen on {listen}; choose another address or port, or stop what has it"
+            raise FailedPrecondition(message) from error
+
+    async def run(
+        self,
+        application: Application,
+        gate: Gate,
+        http_socket: socket.socket,
+        ready: asyncio.Event,
+        stop: asyncio.Event,
+    ) -> None:
+        """Serves from now until `stop`; sets `ready` once both ports answer."""
+        self._server.add_generic_rpc_handlers((TableHandler(with_standard_services(application, gate), gate),))
         await self._server.start()
-        http = _http_server(self._http, http_listen)
+        http_socket.listen(1024)
+        http = _HttpServer(gated(application.http, gate))
         async with asyncio.TaskGroup() as group:
-            group.create_task(http.serve(), name="http")
+            group.create_task(http.serve([http_socket]), name="http")
             ready.set()
             await stop.wait()
             http.should_exit = True
-
-    async def close(self) -> None:
-        """Cuts what is left."""
         await self._server.stop(1.0)
 
 
-def _http_server(app: AsgiApp, listen: str) -> uvicorn.Server:
-    host, _, port = listen.rpartition(":")
-    config = uvicorn.Config(app, host=host, port=int(port), log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    # Signals are the process's business, not uvicorn's.
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-    return server
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its signal handlers: signals are the process's business."""
+
+    def __init__(self, app: AsgiApp) -> None:
+        super().__init__(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield

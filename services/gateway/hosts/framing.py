@@ -36,6 +36,17 @@ class Unframer:
         self._limit = limit
         self._buffer = bytearray()
 
+    def whole(self, body: bytes) -> bytes | None:
+        """The message of a body that is complete and holds just one, uncompressed; None if `feed` must look at it.
+
+        This is how nearly every unary call comes.
+        """
+        if len(body) >= 5:
+            flag, size = PREFIX.unpack_from(body)
+            if flag == 0 and size == len(body) - 5 and size <= self._limit:
+                return body[5:]
+        return None
+
     def feed(self, chunk: bytes) -> Iterator[bytes]:
         """The messages that are complete with this chunk. Raises InvalidArgument, TooLarge."""
         self._buffer += chunk
@@ -67,6 +78,8 @@ class Unframer:
             raise InvalidArgument(f"a message marked as {self._encoding} cannot be inflated: {error}") from error
         if len(plain) > self._limit:
             raise TooLarge(f"a message inflates to more than the limit of {self._limit} bytes; send less at once")
+        if not inflater.eof:
+            raise InvalidArgument(f"a message marked as {self._encoding} breaks off before its end; send it whole")
         return plain
 
 
@@ -79,17 +92,29 @@ def parse_timeout(value: str) -> float:
 
 def encode_message(message: str) -> bytes:
     """grpc-message: percent-encoded UTF-8."""
-    return quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~").encode()
+    return quote(message, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="replace").encode()
+
+
+def shown(message: str) -> str:
+    """An error's text cut to what fits into the headers that every client accepts (8 KiB when encoded)."""
+    most = 2048 if message.isascii() else 512
+    return message if len(message) <= most else message[: most - 1] + "…"
+
+
+def is_grpc(content_type: bytes) -> bool:
+    """Whether it is application/grpc, with or without a subtype or parameters; grpc-web is another protocol."""
+    return content_type.startswith(b"application/grpc") and content_type[16:17] in b"+;"
 
 
 def metadata_of(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
-    """Request metadata; values of "-bin" keys are decoded. Raises InvalidArgument."""
+    """Request metadata; values of "-bin" keys are decoded, of repeated keys the last counts. Raises InvalidArgument."""
     metadata: dict[str, str | bytes] = {}
     for raw_key, raw_value in headers:
         key = raw_key.decode("latin-1")
         if key.endswith("-bin"):
+            value = raw_value.rpartition(b",")[2].strip()
             try:
-                metadata[key] = base64.b64decode(raw_value + b"=" * (-len(raw_value) % 4))
+                metadata[key] = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
             except (binascii.Error, ValueError) as error:
                 raise InvalidArgument(f"metadata '{key[:64]}' is not base64") from error
         else:
@@ -97,8 +122,15 @@ def metadata_of(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
     return metadata
 
 
+def plain_value(value: str) -> str:
+    """Metadata without "-bin" is printable ASCII; anything else becomes "?" rather than break the whole answer."""
+    if value.isascii() and value.isprintable():
+        return value
+    return "".join(character if " " <= character <= "~" else "?" for character in value)
+
+
 def trailer(key: str, value: str | bytes) -> tuple[bytes, bytes]:
     """One entry of trailing metadata on the wire."""
     if isinstance(value, bytes):
         return key.encode(), base64.b64encode(value).rstrip(b"=")
-    return key.encode(), value.encode("latin-1", "replace")
+    return key.encode(), plain_value(value).encode()

