@@ -40,13 +40,14 @@ async def main(stop: asyncio.Event) -> None:
     ):
         cache = ArtifactCache(Path(settings.cache), registry)
         links = Links(worker_id, group)
+        changed = asyncio.Event()
 
         def make_lane(version: ModelVersion, eager: bool) -> Lane:
-            loader = Loader(version, cache, device)
+            loader = Loader(version, cache, device, changed.set)
             return Lane(version, eager=eager, broker=broker, links=links, device=device, loader=loader)
 
         holdings = Holdings(settings.model_names(), make_lane, group)
-        links.on_cancelled = holdings.cancel
+        links.on_cancelled, links.on_change = holdings.cancel, holdings.link_changed
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
 
         def describe() -> Worker:
@@ -64,24 +65,23 @@ async def main(stop: asyncio.Event) -> None:
             )
 
         watch = CatalogWatch(registry, holdings)
-        tasks = [
-            group.create_task(watch.run(), name="catalogue watch"),
-            group.create_task(report(registry, describe), name="fleet report"),
-        ]
+        watching = group.create_task(watch.run(), name="catalogue watch")
+        reporting = group.create_task(report(registry, describe, changed), name="fleet report")
         await _either(stop, watch.synced)
         await _either(stop, *(lane.consuming for lane in holdings.lanes()))
         if not stop.is_set():
             print(f"ready worker {address}", flush=True)
         await stop.wait()
         log.info("draining: %d requests in hand", describe().running)
-        for task in tasks:
-            task.cancel()
+        watching.cancel()
+        changed.set()
         try:
             await asyncio.wait_for(holdings.drain(), settings.drain_seconds)
         except TimeoutError:
             log.warning("drained for %.0f s; what is left goes back to the queue", settings.drain_seconds)
         holdings.close()
         links.close()
+        reporting.cancel()
     await broker.close()
     device.close()
 

@@ -57,7 +57,9 @@ class Batcher(Generic[T]):
             return None
         if not self.max_delay or not self.max_rows or self._rows() >= self.max_rows:
             return self._line[0].arrived
-        return self._line[0].arrived + self.max_delay
+        oldest = self._line[0]
+        # Nobody waits so long for company that his own time is up: half of it at most.
+        return oldest.arrived + min(self.max_delay, (oldest.deadline - oldest.arrived) / 2)
 
     def take(self, now: float) -> tuple[list[Entry[T]], list[Entry[T]]]:
         """The next batch, and those in front of it that nobody waits for any more.

@@ -6,8 +6,8 @@ import os
 import secrets
 import shutil
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
-from urllib.error import URLError
 
 import grpc
 from grpc import aio
@@ -15,7 +15,7 @@ from grpc import aio
 from headrace.v1.model_pb2 import ModelFile, ModelVersion
 from headrace.v1.registry_pb2 import LocateFilesRequest
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
-from services.common.errors import Unavailable
+from services.common.errors import FailedPrecondition, Unavailable
 from services.common.rpc import from_rpc_error
 
 CHUNK_BYTES = 1024 * 1024
@@ -33,9 +33,14 @@ class ArtifactCache:
 
         Raises:
             NotFound: the registry does not know the version.
+            FailedPrecondition: a file's path leads out of the folder.
             Unavailable: registry or store do not answer, or what came is not what was published.
         """
         folder = self._root / version.name / str(version.version)
+        inside = folder.resolve()
+        for file in version.files:
+            if not (inside / file.path).resolve().is_relative_to(inside):
+                raise FailedPrecondition(f"file '{file.path}' would lie outside its version's folder; publish it anew")
         missing = [file for file in version.files if not await asyncio.to_thread(_is, folder / file.path, file)]
         if not missing:
             return folder
@@ -70,7 +75,7 @@ def _fetch(url: str, target: Path, file: ModelFile) -> None:
         if not _is(partial, file):
             raise Unavailable(f"'{file.path}' from the store is not what was published: its SHA-256 differs")
         partial.replace(target)
-    except URLError as error:
-        raise Unavailable(f"cannot fetch '{file.path}' from the store: {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise Unavailable(f"cannot fetch '{file.path}' from the store into {target.parent}: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Tells the registry's process what this worker holds and does, about each second and for as long as it lives."""
+"""Tells the registry's process what this worker holds and does: each second, at once when a model's state changes."""
 
 import asyncio
 import contextlib
@@ -13,14 +13,16 @@ from headrace.v1.fleet_pb2_grpc import FleetServiceStub
 REPORT_SECONDS = 1.0
 
 
-async def report(channel: aio.Channel, describe: Callable[[], Worker]) -> None:
-    """Reports for ever; a registry that is away is tried again."""
+async def report(channel: aio.Channel, describe: Callable[[], Worker], changed: asyncio.Event) -> None:
+    """Reports for ever; a registry that is away is tried again. `changed` makes it report at once."""
     stub = FleetServiceStub(channel)
 
     async def reports() -> AsyncIterator[ReportWorkerRequest]:
         while True:
+            changed.clear()
             yield ReportWorkerRequest(worker=describe())
-            await asyncio.sleep(REPORT_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), REPORT_SECONDS)
 
     while True:
         with contextlib.suppress(grpc.RpcError):

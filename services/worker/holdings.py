@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Callable
 
-from headrace.v1.fleet_pb2 import HeldModel
+from headrace.v1.fleet_pb2 import LOAD_STATE_DRAINING, LOAD_STATE_READY, HeldModel
 from headrace.v1.model_pb2 import Model, ModelVersion
 from services.worker.lane import Lane
+from services.worker.replies.link import Link
 
 Key = tuple[str, int]
 
@@ -28,6 +29,8 @@ class Holdings:
         self._group = group
         self._lanes: dict[Key, Lane] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._ends: set[asyncio.Task[None]] = set()
+        self._draining = False
 
     def names(self) -> list[str]:
         """Models with lanes."""
@@ -43,7 +46,10 @@ class Holdings:
         for key in [key for key in self._lanes if key[0] == model.name and key not in wanted]:
             self._end(key)
         for key, version in wanted.items():
-            if key not in self._lanes:
+            if key in self._lanes:
+                if version.version in current:
+                    self._lanes[key].promote()
+            else:
                 lane = self._lanes[key] = self._make_lane(version, version.version in current)
                 self._tasks[key] = self._group.create_task(lane.run(), name=f"lane {version.name} {version.version}")
 
@@ -52,6 +58,11 @@ class Holdings:
         for key in [key for key in self._lanes if key[0] == name]:
             self._end(key)
 
+    def link_changed(self, link: Link) -> None:
+        """A gateway came or went."""
+        for lane in self._lanes.values():
+            lane.link_changed(link)
+
     def cancel(self, reply_to: str, request_id: int) -> None:
         """Nobody waits for a request any more."""
         for lane in self._lanes.values():
@@ -59,13 +70,16 @@ class Holdings:
 
     async def drain(self) -> None:
         """Returns once every lane has answered what it began."""
+        self._draining = True
         await asyncio.gather(*(lane.drain() for lane in self._lanes.values()))
 
     def close(self) -> None:
-        """Ends all lanes."""
+        """Ends all lanes, finished or not."""
         for key in list(self._lanes):
             self._lanes.pop(key)
             self._tasks.pop(key).cancel()
+        for task in self._ends:
+            task.cancel()
 
     def lanes(self) -> list[Lane]:
         """All lanes."""
@@ -73,15 +87,26 @@ class Holdings:
 
     def held(self) -> list[HeldModel]:
         """What the fleet is told."""
-        return [status for lane in self._lanes.values() if (status := lane.loader.status()) is not None]
+        held = [status for lane in self._lanes.values() if (status := lane.loader.status()) is not None]
+        for status in held:
+            if self._draining and status.state == LOAD_STATE_READY:
+                status.state = LOAD_STATE_DRAINING
+        return held
 
     def _end(self, key: Key) -> None:
-        """Drains the lane of a deleted version in the background, then drops the model."""
+        """Lets the lane of a deleted version answer what it has, in the background, then drops the model.
+
+        Nothing is handed back: there will be no other worker for it.
+        """
         lane, task = self._lanes.pop(key), self._tasks.pop(key)
 
         async def end() -> None:
-            await lane.drain()
-            task.cancel()
-            lane.loader.unload()
+            try:
+                await lane.drain(hand_back=False)
+            finally:
+                task.cancel()
+                lane.loader.unload()
 
-        self._group.create_task(end(), name=f"end of lane {key[0]} {key[1]}")
+        ending = self._group.create_task(end(), name=f"end of lane {key[0]} {key[1]}")
+        self._ends.add(ending)
+        ending.add_done_callback(self._ends.discard)

@@ -23,10 +23,10 @@ class Held:
     suspicious: bool
     job: Job | None = None
 
-    def parse(self, body: bytes) -> None:
-        """Makes the job. Raises DecodeError."""
+    def parse(self, body: bytes, *, batched: bool) -> None:
+        """Makes the job; it counts as one row where the model has no batch axis. Raises DecodeError."""
         request = ModelInferRequest.FromString(body)
-        rows = request.inputs[0].shape[0] if request.inputs and request.inputs[0].shape else 1
+        rows = request.inputs[0].shape[0] if batched and request.inputs and request.inputs[0].shape else 1
         self.job = Job(self.work.id, request, rows, self.work.accepted_unix_us, self.received_unix_us)
 
     def seconds_left(self) -> float:

@@ -1,7 +1,6 @@
 """One model version on this worker: its queue's consumer, its line, its turns on the device."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
@@ -10,23 +9,20 @@ from google.protobuf.message import DecodeError
 
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Reply
-from headrace.v1.work_pb2 import Envelope
-from services.common.broker.port import Broker, Consumer, Delivery
-from services.common.errors import FailedPrecondition, HeadraceError, InvalidArgument, Unavailable
-from services.common.queues import queue_name, queue_spec
+from headrace.v1.work_pb2 import Envelope, WorkRequest
+from services.common.broker.port import Broker, Delivery
+from services.common.errors import FailedPrecondition, InvalidArgument
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
 from services.worker.execution import Job, failure, run_batch
 from services.worker.intake import Held, batch_shape
 from services.worker.loading import Loader
+from services.worker.replies.link import Link
 from services.worker.replies.links import Links
 from services.worker.replies.ticket import Ticket
+from services.worker.subscription import Subscription
 
 log = logging.getLogger(__name__)
-
-# Consumers of a loaded model are served first; work spills to those who must load it when they are saturated.
-LOADED_PRIORITY = 10
-RETRY_SECONDS = 0.5
 
 
 class Lane:
@@ -42,10 +38,11 @@ class Lane:
         self.version = version
         self.loader = loader
         self.completed = 0
+        self.consuming = asyncio.Event()
         self._eager = eager
-        self._broker = broker
         self._links = links
         self._device = device
+        self._subscription = Subscription(broker, version, self._on_delivery)
         batching = version.spec.batching
         self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, batching.max_queue_delay_us / 1e6)
         self._shape = batch_shape(version.spec)
@@ -53,77 +50,76 @@ class Lane:
         self._fetching: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[str, int], Entry[Held]] = {}
         self._tickets: set[Ticket] = set()
+        self._executing = 0
         self._work = asyncio.Event()
-        self._consumer: Consumer | None = None
+        self._settled = asyncio.Event()
         self._stopping = False
-        self.settled = asyncio.Event()
-        self.consuming = asyncio.Event()
 
     @property
     def running(self) -> int:
         """Requests taken and not yet answered."""
-        return len(self._entries) + len(self._suspects)
+        return len(self._entries) + len(self._suspects) + len(self._fetching) + self._executing
 
     async def run(self) -> None:
         """Consumes until cancelled."""
-        if self._eager:
-            await self.loader.load()
-        await self._consume(loaded=self.loader.loaded)
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            if not self.loader.loaded:
-                await self.loader.load()
-                await self._consume_if_loaded()
-            while self._suspects:
-                await self._run_suspect(self._suspects.popleft())
-            await self._run_line()
+        try:
+            if self._eager:
+                await self._load()
+            await self._subscription.open(loaded=self.loader.loaded)
+            self.consuming.set()
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                if not self.loader.loaded and (self._eager or self.running) and await self._load():
+                    await self._subscription.open(loaded=True)
+                while (held := self._next_suspect()) is not None:
+                    await self._run_suspect(held)
+                await self._run_line()
+        finally:
+            for task in self._fetching:
+                task.cancel()
 
-    async def drain(self) -> None:
-        """Stops consuming, hands back what has not begun, and returns once the rest is confirmed."""
+    def promote(self) -> None:
+        """The version became the latest, or got an alias: load it before it is asked for."""
+        self._eager = True
+        self._work.set()
+
+    async def drain(self, *, hand_back: bool = True) -> None:
+        """Stops consuming and returns once all that was taken is answered and confirmed.
+
+        Args:
+            hand_back: what has not begun goes back to the queue, for other workers.
+        """
         self._stopping = True
-        if self._consumer is not None:
-            with contextlib.suppress(Unavailable):  # the broker is away: nothing comes from it either
-                await self._consumer.cancel()
-        for ticket in [ticket for ticket in self._tickets if not ticket.started]:
-            ticket.hand_back()
+        await self._subscription.close()
+        if hand_back:
+            for ticket in [ticket for ticket in self._tickets if not ticket.started]:
+                ticket.hand_back()
         for entry in self._entries.values():
             entry.cancelled = entry.cancelled or entry.item.ticket.closed
-        self._suspects = deque(held for held in self._suspects if not held.ticket.closed)
         self._work.set()
         while self._tickets:
-            self.settled.clear()
-            await self.settled.wait()
+            self._settled.clear()
+            await self._settled.wait()
 
     def cancel(self, reply_to: str, request_id: int) -> None:
         """Nobody waits for this request any more."""
         if (entry := self._entries.get((reply_to, request_id))) is not None:
             entry.cancelled = True
 
-    async def _consume_if_loaded(self) -> None:
-        if self.loader.loaded and not self._stopping:
-            await self._consume(loaded=True)
+    def link_changed(self, link: Link) -> None:
+        """A gateway can be asked for claims now, or it is gone and takes its requests with it."""
+        if link.gone:
+            for entry in self._entries.values():
+                entry.cancelled = entry.cancelled or entry.item.link is link
+        self._work.set()
 
-    async def _consume(self, *, loaded: bool) -> None:
-        """Subscribes, at full prefetch once the model is loaded."""
-        old, batch = self._consumer, self.version.spec.batching.max_batch_size
-        prefetch, priority = (max(2, 2 * batch), LOADED_PRIORITY) if loaded else (1, 0)
-        while True:
-            try:
-                await self._broker.declare(queue_spec(self.version))
-                self._consumer = await self._broker.consume(
-                    queue_name(self.version.name, self.version.version),
-                    self._on_delivery,
-                    prefetch=prefetch,
-                    priority=priority,
-                )
-                if old is not None:
-                    await old.cancel()
-                self.consuming.set()
-                return
-            except HeadraceError as error:
-                log.warning("cannot consume %s: %s", queue_name(self.version.name, self.version.version), error)
-                await asyncio.sleep(RETRY_SECONDS)
+    async def _load(self) -> bool:
+        """Whether the model is in memory now; if not, one that is wanted at once is tried again a while later."""
+        await self.loader.load()
+        if not self.loader.loaded and self._eager:
+            asyncio.get_running_loop().call_later(self.loader.retry_in(), self._work.set)
+        return self.loader.loaded
 
     def _on_delivery(self, delivery: Delivery) -> None:
         """Opens an envelope. What cannot be read goes to the dead letters, with a word in the log."""
@@ -137,36 +133,45 @@ class Lane:
             log.warning("a message that is not an envelope was rejected: %s", error)
             delivery.reject()
             return
-        ticket = Ticket(delivery, len(envelope.requests), self._on_settled)
+        ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
         self._tickets.add(ticket)
-        link.owe(ticket)
+        link.owe()
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
-            held = Held(work, ticket, link, now_us, delivery.redelivered or work.attempt > 0)
-            if held.seconds_left() <= 0 or self._links.is_cancelled(link.reply_to, work.id):
-                ticket.settle()
-            elif work.WhichOneof("payload") == "held_bytes":
-                task = asyncio.create_task(self._fetch(held), name="payload")
-                self._fetching.add(task)
-                task.add_done_callback(self._fetching.discard)
-            else:
-                self._admit(held, work.body)
+            suspicious = delivery.redelivered or work.attempt > 0
+            self._take(work, Held(work, ticket, link, now_us, suspicious))
         if not envelope.requests:
             ticket.settle()
+
+    def _take(self, work: WorkRequest, held: Held) -> None:
+        """Puts a request where it belongs."""
+        known = self._entries.get((held.link.reply_to, work.id)) if held.suspicious else None
+        if held.seconds_left() <= 0 or self._links.is_cancelled(held.link.reply_to, work.id):
+            held.ticket.settle()
+        elif known is not None and not known.cancelled:
+            # It stands in line here: the broker or the gateway gave it out again. Only the debt is a new one.
+            known.item.ticket.settle()
+            known.item.ticket = held.ticket
+        elif work.WhichOneof("payload") == "held_bytes":
+            task = asyncio.create_task(self._fetch(held), name="payload")
+            self._fetching.add(task)
+            task.add_done_callback(self._fetching.discard)
+        else:
+            self._admit(held, work.body)
 
     async def _fetch(self, held: Held) -> None:
         """Claim check: the payload stayed at the gateway."""
         body = await held.link.fetch(held.work.id)
         if body is None:
             held.ticket.settle()
-        else:
+        elif not held.ticket.closed:  # else it was handed back meanwhile
             self._admit(held, body)
 
     def _admit(self, held: Held, body: bytes) -> None:
         try:
-            held.parse(body)
+            held.parse(body, batched=self._batcher.max_rows > 0)
         except DecodeError:
-            held.link.reply(failure(held.work.id, InvalidArgument("not a ModelInferRequest")), held.ticket)
+            held.link.reply(failure(held.work.id, InvalidArgument("not a ModelInferRequest")), held.ticket.settle)
             return
         assert held.job is not None
         if held.suspicious:
@@ -178,21 +183,35 @@ class Lane:
             self._batcher.add(entry)
         self._work.set()
 
+    def _next_suspect(self) -> Held | None:
+        """The oldest whose gateway can be asked now, or that needs no asking; a lost gateway holds up only its own."""
+        for held in self._suspects:
+            if held.link.connected or held.link.gone or held.ticket.closed or held.seconds_left() <= 0:
+                self._suspects.remove(held)
+                return held
+        return None
+
     async def _run_suspect(self, held: Held) -> None:
         """It may have been run before, and may have killed who ran it: claim it, then run it alone."""
-        held.ticket.started = True
-        if held.seconds_left() <= 0 or not await held.link.claim(held.work.id):
+        if held.ticket.closed or held.link.gone or held.seconds_left() <= 0:
             held.ticket.settle()
             return
-        async with self._device.turn:
-            await self._execute([held])
+        held.ticket.started = True
+        verdict = await held.link.claim(held.work.id)
+        if verdict is None and not held.link.gone:
+            self._suspects.appendleft(held)
+        elif not verdict:
+            held.ticket.settle()
+        else:
+            async with self._device.turn:
+                await self._execute([held])
 
     async def _run_line(self) -> None:
         """Batches until the line is empty or something more urgent came."""
         loop = asyncio.get_running_loop()
-        while len(self._batcher) and not self._suspects:
+        while len(self._batcher):
             ready_at = self._batcher.ready_at()
-            if ready_at is not None and ready_at > loop.time():
+            if ready_at is not None and ready_at > loop.time() and not self._stopping:
                 loop.call_at(ready_at, self._work.set)
                 return
             async with self._device.turn:
@@ -203,16 +222,19 @@ class Lane:
                     entry.item.ticket.settle()
                 if batch:
                     await self._execute([entry.item for entry in batch])
-        if self._suspects:
-            self._work.set()
+            if self._suspects:
+                self._work.set()
+                return
 
     async def _execute(self, batch: list[Held]) -> None:
         """Runs a batch on the device and hands the replies over."""
         for held in batch:
             held.ticket.started = True
+        self._executing = len(batch)
         jobs = [held.job for held in batch if held.job is not None]
         for held, reply in zip(batch, await self._replies(jobs), strict=True):
-            held.link.reply(reply, held.ticket)
+            held.link.reply(reply, held.ticket.settle)
+        self._executing = 0
         self.completed += len(batch)
 
     async def _replies(self, jobs: list[Job]) -> list[Reply]:
@@ -222,6 +244,7 @@ class Lane:
             return [failure(job.id, error) for job in jobs]
         return await self._device.run(lambda: run_batch(model, self.version, jobs))
 
-    def _on_settled(self, ticket: Ticket) -> None:
+    def _on_settled(self, ticket: Ticket, link: Link) -> None:
         self._tickets.discard(ticket)
-        self.settled.set()
+        link.paid()
+        self._settled.set()

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,17 +23,20 @@ MOST_BACKOFF_SECONDS = 60.0
 
 
 class Loader:
-    """Loads one version, once it is asked to.
+    """Loads one version, once it is asked to; `on_change` is called when its state is another.
 
     Attributes:
         model: the loaded model, None before and after a failure.
     """
 
-    def __init__(self, version: ModelVersion, cache: ArtifactCache, device: Device) -> None:
+    def __init__(
+        self, version: ModelVersion, cache: ArtifactCache, device: Device, on_change: Callable[[], None]
+    ) -> None:
         self.model: LoadedModel | None = None
         self._version = version
         self._cache = cache
         self._device = device
+        self._on_change = on_change
         self._state: LoadState.ValueType = LOAD_STATE_LOADING
         self._reason = ""
         self._retry_at = 0.0
@@ -60,14 +64,19 @@ class Loader:
         """The message for callers of a model that does not load."""
         return (
             f"model '{self._version.name}' version {self._version.version} does not load: {self._reason};"
-            " push a version that does"
+            f" it is tried again in {self.retry_in():.0f} s, or push a version that loads"
         )
+
+    def retry_in(self) -> float:
+        """Seconds until `load` tries again what failed."""
+        return max(0.0, self._retry_at - time.monotonic())
 
     async def load(self) -> None:
         """Loads and warms up, unless it is loaded or failed a moment ago."""
         if self.model is not None or time.monotonic() < self._retry_at:
             return
-        self.attempted, self._state = True, LOAD_STATE_LOADING
+        self.attempted = True
+        self._become(LOAD_STATE_LOADING)
         try:
             folder = await self._cache.folder(self._version)
             spec = self._version.spec
@@ -76,10 +85,11 @@ class Loader:
                 await self._device.run(lambda: warm_up(model, spec))
         except HeadraceError as error:
             self._failed(str(error))
-        except (OSError, MemoryError, RuntimeError) as error:
+        except Exception as error:  # whatever a model's files do to a runtime, the worker's other models live on
             self._failed(f"{type(error).__name__}: {error}")
         else:
-            self.model, self._state, self._reason = model, LOAD_STATE_READY, ""
+            self.model = model
+            self._become(LOAD_STATE_READY)
             self._backoff = FIRST_BACKOFF_SECONDS
             log.info("loaded %s version %d on %s", self._version.name, self._version.version, model.device)
 
@@ -87,10 +97,14 @@ class Loader:
         """Drops the model."""
         self.model = None
 
+    def _become(self, state: LoadState.ValueType, reason: str = "") -> None:
+        self._state, self._reason = state, reason
+        self._on_change()
+
     def _failed(self, reason: str) -> None:
-        self._state, self._reason = LOAD_STATE_FAILED, reason
         self._retry_at = time.monotonic() + self._backoff
         self._backoff = min(self._backoff * 2, MOST_BACKOFF_SECONDS)
+        self._become(LOAD_STATE_FAILED, reason)
         log.error("%s", self.why_not())
 
 

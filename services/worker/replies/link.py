@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 import grpc
@@ -10,16 +9,23 @@ from grpc import aio
 
 from headrace.v1.reply_pb2 import AttachRequest, AttachResponse, PayloadPart, Reply, WorkerHello
 from headrace.v1.reply_pb2_grpc import ReplyServiceStub
-from services.common.rpc import channel
-from services.worker.replies.ticket import Ticket
+from services.common.errors import ModelFailed
+from services.common.rpc import MAX_MESSAGE_BYTES, channel
+from services.worker.execution import failure
+from services.worker.replies.outbox import Outbox
 
 log = logging.getLogger(__name__)
 
 # How long a gateway that does not answer is tried before its requests are given up.
 GONE_SECONDS = 10.0
 RETRY_SECONDS = 0.2
+# A stream that lasted this long was a real one: the gateway is there, and patience begins anew.
+ALIVE_SECONDS = 1.0
+# A stream that nothing was owed to for this long is closed.
+IDLE_SECONDS = 60.0
+MAX_REPLY_BYTES = MAX_MESSAGE_BYTES - 1024 * 1024
 # What says that the gateway at this address is not the one that asked.
-_WRONG = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED}
+_WRONG = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
 
 
 class Link:
@@ -28,7 +34,11 @@ class Link:
     Args:
         reply_to: "host:port/gateway_id/token", from the queue's messages.
         on_cancelled: called with the id of a request that nobody waits for any more.
-        on_gone: called once when the gateway is gone or nothing is owed to it; the link is of no use afterwards.
+        on_change: called when `connected` or `gone` has changed.
+
+    Attributes:
+        connected: the gateway has let us in and the stream lives.
+        gone: it cannot be reached any more, or nothing is owed to it: the link is of no use, all debts to it are void.
     """
 
     def __init__(
@@ -36,123 +46,142 @@ class Link:
         reply_to: str,
         worker_id: str,
         on_cancelled: Callable[[int], None],
-        on_gone: Callable[["Link"], None],
+        on_change: Callable[["Link"], None],
     ) -> None:
         self.reply_to = reply_to
         self._address, gateway_id, token = reply_to.split("/", 2)
         self._hello = WorkerHello(worker_id=worker_id, gateway_id=gateway_id, token=token)
         self._on_cancelled = on_cancelled
-        self._on_gone = on_gone
-        self._tickets: set[Ticket] = set()
-        self._frame, self._frame_tickets = AttachRequest(), list[Ticket]()
-        self._unconfirmed: deque[tuple[AttachRequest, list[Ticket]]] = deque()
-        self._sequence = 0
+        self._on_change = on_change
+        self.connected = False
+        self.gone = False
+        self._debts = 0
+        self._incurred = 0
+        self._outbox = Outbox()
         self._stream = 0
-        self._claims: dict[int, asyncio.Future[bool]] = {}
+        self._claims: dict[int, asyncio.Future[bool | None]] = {}
         self._fetches: dict[int, tuple[asyncio.Future[bytes | None], list[bytes]]] = {}
         self._wake = asyncio.Event()
         self._draining = False
+        self._idle = False
 
-    def owe(self, ticket: Ticket) -> None:
-        """Takes a debt on."""
-        self._tickets.add(ticket)
+    def owe(self) -> None:
+        """Takes a debt on: one message from the queue."""
+        self._debts += 1
+        self._incurred += 1
+        self._idle = False
 
-    def owed(self) -> bool:
-        """Something has not been settled."""
-        self._tickets = {ticket for ticket in self._tickets if not ticket.closed}
-        return bool(self._tickets)
+    def paid(self) -> None:
+        """A debt is settled."""
+        self._debts -= 1
+        if not self._debts and self._draining:
+            self._wake.set()
 
-    def reply(self, reply: Reply, ticket: Ticket) -> None:
-        """Queues a reply; its ticket is settled when the gateway confirms the frame."""
-        self._frame.replies.append(reply)
-        self._frame_tickets.append(ticket)
+    def reply(self, reply: Reply, settle: Callable[[], None]) -> None:
+        """Queues a reply; `settle` is called once the gateway has confirmed it, or is gone."""
+        if self.gone:
+            settle()
+            return
+        if len(reply.body) > MAX_REPLY_BYTES:
+            message = (
+                f"the answer has {len(reply.body)} bytes, more than {MAX_REPLY_BYTES}; ask for fewer rows or outputs"
+            )
+            reply = failure(reply.id, ModelFailed(message))
+        self._outbox.reply(reply, settle)
         self._wake.set()
 
-    async def claim(self, request_id: int) -> bool:
-        """Asks whether a request that may have been run before is to be run. False once the gateway is gone."""
-        verdict = self._claims.get(request_id)
-        if verdict is None:
-            verdict = self._claims[request_id] = asyncio.get_running_loop().create_future()
-            self._frame.claims.add(id=request_id)
-            self._wake.set()
-        return await asyncio.shield(verdict)
+    async def claim(self, request_id: int) -> bool | None:
+        """Asks whether a request that may have been run before is to be run; None: the stream broke, ask again."""
+        if not self.connected:
+            return None
+        verdict: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
+        self._claims[request_id] = verdict
+        self._outbox.claim(request_id)
+        self._wake.set()
+        return await verdict
 
     async def fetch(self, request_id: int) -> bytes | None:
         """The payload that stayed at the gateway; None if nobody waits for the request any more."""
+        if self.gone:
+            return None
         known = self._fetches.get(request_id)
         if known is None:
             known = self._fetches[request_id] = (asyncio.get_running_loop().create_future(), [])
-            self._frame.fetches.append(request_id)
+            self._outbox.fetch(request_id)
             self._wake.set()
         return await asyncio.shield(known[0])
 
     async def run(self) -> None:
         """Keeps the stream up for as long as anything is owed."""
         loop = asyncio.get_running_loop()
-        last_seen = loop.time()
+        self._check_idle(self._incurred)
+        down_since = loop.time()
         async with channel(self._address) as connection:
-            while not self._draining:
-                self._stream += 1
+            while True:
                 try:
-                    async for frame in self._attach(connection):
-                        last_seen = loop.time()
-                        self._take(frame)
-                except grpc.RpcError as error:
-                    if getattr(error, "code", lambda: None)() in _WRONG:
-                        break
-                if not self.owed() or loop.time() - last_seen > GONE_SECONDS:
+                    async with asyncio.timeout_at(down_since + GONE_SECONDS):
+                        await connection.channel_ready()
+                except TimeoutError:
                     break
+                began = loop.time()
+                code, heard = await self._attach(connection)
+                if code in _WRONG or self._draining or not self._debts:
+                    break
+                if heard or loop.time() - began > ALIVE_SECONDS:
+                    down_since = loop.time()
                 await asyncio.sleep(RETRY_SECONDS)
-        self._give_up()
+            # Before the connection is closed: whoever looks for a link meanwhile must not find this one.
+            self._give_up()
 
-    async def _attach(self, connection: aio.Channel) -> AsyncIterator[AttachResponse]:
-        """One stream; begins by repeating whatever the last one may have lost."""
-        stub = ReplyServiceStub(connection)
-        async for frame in stub.Attach(self._frames()):
-            yield frame
+    async def _attach(self, connection: aio.Channel) -> tuple[grpc.StatusCode | None, bool]:
+        """One stream to its end. Returns its status and whether the gateway said anything."""
+        self._stream += 1
+        heard, code = False, None
+        try:
+            async for frame in ReplyServiceStub(connection).Attach(self._frames(self._stream)):
+                if not heard:
+                    heard = self.connected = True
+                    self._on_change(self)
+                self._take(frame)
+        except grpc.RpcError as error:
+            code = getattr(error, "code", lambda: None)()
+        finally:
+            self._stream += 1
+            self.connected = False
+            self._outbox.forget_questions()
+            claims, self._claims = self._claims, {}
+            for claim in claims.values():
+                _answer(claim, None)
+        return code, heard
 
-    async def _frames(self) -> AsyncIterator[AttachRequest]:
+    async def _frames(self, stream: int) -> AsyncIterator[AttachRequest]:
         """Hello, repetitions, then what gathers while the last frame is written."""
-        stream = self._stream
-        hello = AttachRequest(hello=self._hello, fetches=list(self._fetches))
-        for request_id, (_, parts) in self._fetches.items():
-            del request_id
+        for _, parts in self._fetches.values():
             parts.clear()
-        for request_id in self._claims:
-            hello.claims.add(id=request_id)
-        self._frame.ClearField("claims")
-        self._frame.ClearField("fetches")
-        yield hello
-        for frame, _ in list(self._unconfirmed):
+        yield AttachRequest(hello=self._hello, fetches=list(self._fetches))
+        for frame in self._outbox.repeated():
             yield frame
         while stream == self._stream:
-            if self._frame.ByteSize():
-                yield self._next_frame()
+            if (reply_frame := self._outbox.take()) is not None:
+                yield reply_frame
+            elif (self._draining or self._idle) and not self._debts:
+                return
             else:
                 self._wake.clear()
                 await self._wake.wait()
 
-    def _next_frame(self) -> AttachRequest:
-        frame, tickets = self._frame, self._frame_tickets
-        self._frame, self._frame_tickets = AttachRequest(), []
-        if tickets:
-            self._sequence += 1
-            frame.sequence = self._sequence
-            self._unconfirmed.append((frame, tickets))
-        return frame
-
     def _take(self, frame: AttachResponse) -> None:
-        while self._unconfirmed and self._unconfirmed[0][0].sequence <= frame.received:
-            for ticket in self._unconfirmed.popleft()[1]:
-                ticket.settle()
+        self._outbox.confirm(frame.received)
         for verdict in frame.verdicts:
             if (claim := self._claims.pop(verdict.id, None)) is not None:
-                claim.set_result(verdict.run)
+                _answer(claim, verdict.run)
         for part in frame.payloads:
             self._take_payload(part)
         for request_id in frame.cancelled:
             self._on_cancelled(request_id)
-        self._draining = self._draining or (frame.draining and not self.owed())
+        if frame.draining:
+            self._draining = True
+            self._wake.set()
 
     def _take_payload(self, part: PayloadPart) -> None:
         known = self._fetches.get(part.id)
@@ -164,21 +193,28 @@ class Link:
             del self._fetches[part.id]
             payload.set_result(None if part.gone else b"".join(parts))
 
+    def _check_idle(self, incurred_before: int) -> None:
+        """Every IDLE_SECONDS: has anything been owed since the last look?"""
+        if self.gone:
+            return
+        if not self._debts and self._incurred == incurred_before and self._stream:
+            self._idle = True
+            self._wake.set()
+        asyncio.get_running_loop().call_later(IDLE_SECONDS, self._check_idle, self._incurred)
+
     def _give_up(self) -> None:
         """Nobody is left to answer: all debts are void."""
-        if self.owed():
-            log.warning("gateway %s is gone; its requests are dropped", self._address)
-        for claim in self._claims.values():
-            claim.set_result(False)
-        for payload, _ in self._fetches.values():
+        if self._debts:
+            log.warning("gateway %s is gone; its %d messages are dropped", self._address, self._debts)
+        self.gone = True
+        fetches, self._fetches = self._fetches, {}
+        for payload, _ in fetches.values():
             payload.set_result(None)
-        self._claims.clear()
-        self._fetches.clear()
-        for _, tickets in self._unconfirmed:
-            for ticket in tickets:
-                ticket.settle()
-        for ticket in self._frame_tickets:
-            ticket.settle()
-        self._unconfirmed.clear()
-        self._frame_tickets = []
-        self._on_gone(self)
+        self._outbox.void()
+        self._on_change(self)
+
+
+def _answer(claim: asyncio.Future[bool | None], verdict: bool | None) -> None:
+    """Whoever asked may have been cancelled meanwhile."""
+    if not claim.done():
+        claim.set_result(verdict)

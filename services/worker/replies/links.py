@@ -11,13 +11,14 @@ REMEMBERED_CANCELLATIONS = 10_000
 
 
 class Links:
-    """Makes links when the first message of a gateway arrives, and forgets them when nothing is owed."""
+    """Makes links when the first message of a gateway arrives, and forgets them when they are gone."""
 
     def __init__(self, worker_id: str, group: asyncio.TaskGroup) -> None:
         self._worker_id = worker_id
         self._group = group
-        # Set by the composition root: told of requests that nobody waits for any more.
+        # Set by the composition root: told of requests that nobody waits for any more, and of links that came or went.
         self.on_cancelled: Callable[[str, int], None] = lambda reply_to, request_id: None
+        self.on_change: Callable[[Link], None] = lambda link: None
         self._links: dict[str, Link] = {}
         self._cancelled: OrderedDict[tuple[str, int], None] = OrderedDict()
         self._tasks: dict[Link, asyncio.Task[None]] = {}
@@ -27,7 +28,7 @@ class Links:
         link = self._links.get(reply_to)
         if link is None:
             link = Link(
-                reply_to, self._worker_id, lambda request_id: self._note_cancelled(reply_to, request_id), self._forget
+                reply_to, self._worker_id, lambda request_id: self._note_cancelled(reply_to, request_id), self._changed
             )
             self._links[reply_to] = link
             self._tasks[link] = self._group.create_task(link.run(), name=f"replies to {link.reply_to.split('/')[0]}")
@@ -36,10 +37,6 @@ class Links:
     def is_cancelled(self, reply_to: str, request_id: int) -> bool:
         """The caller left before the request came here: cancellations overtake what waits in the queue."""
         return (reply_to, request_id) in self._cancelled
-
-    def owed(self) -> bool:
-        """Some gateway has not confirmed everything."""
-        return any(link.owed() for link in self._links.values())
 
     def close(self) -> None:
         """Ends all streams."""
@@ -52,6 +49,8 @@ class Links:
             self._cancelled.popitem(last=False)
         self.on_cancelled(reply_to, request_id)
 
-    def _forget(self, link: Link) -> None:
-        self._links.pop(link.reply_to, None)
-        self._tasks.pop(link, None)
+    def _changed(self, link: Link) -> None:
+        if link.gone:
+            self._links.pop(link.reply_to, None)
+            self._tasks.pop(link, None)
+        self.on_change(link)
