@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install demo up test check bench test-compose chaos
+.PHONY: install demo up test check bench test-compose chaos clients
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -21,7 +21,18 @@ $(VENV)/.dev: $(VENV)/.local
 	touch $@
 
 node_modules/.package-lock.json: package.json
-	npm install --silent --no-audit --no-fund
+	npm install --silent --no-audit --no-fund --no-package-lock
+
+# Clients made by others, which the end-to-end tests run against the gateway.
+.venv-clients/.installed: tests/clients/requirements.txt
+	PYTHON=$(PYTHON) sh tools/make_venv.sh .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --requirement tests/clients/requirements.txt
+	touch $@
+
+tests/node/node_modules/.package-lock.json: tests/node/package.json tests/node/package-lock.json
+	npm ci --silent --no-audit --no-fund --prefix tests/node
+
+clients: .venv-clients/.installed tests/node/node_modules/.package-lock.json
 
 install: $(VENV)/.local
 
@@ -31,7 +42,7 @@ demo: install
 up: install
 	$(BIN)/headrace up
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev clients
 	sh tools/test_services.sh
 	$(BIN)/pytest
 

@@ -1,6 +1,7 @@
-"""One stack for each front, shared by the tests of a session."""
+"""The stacks that the tests of a session share: each front on the embedded parts, and one on RabbitMQ and S3."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ import pytest
 from headrace import Client
 from headrace.client.registry import RegistryClient
 from tests.support import models
+from tests.support.brokers import rabbitmq_server
 from tests.support.stack import RunningStack, running_stack, wait_until
+from tests.support.stores import rclone_s3
 
 FRONTS = ("envoy", "grpc")
+STACKS = (*FRONTS, "envoy-rabbitmq-s3")
 MODELS = {
     "add_one": models.add_one,
     "double": models.double,
@@ -20,13 +24,23 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="session", params=FRONTS)
+@pytest.fixture(scope="session", params=STACKS)
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    """A stack with one worker, on each of the two fronts, with all test models pushed and loaded."""
+    """A stack with one worker, of each kind, with all test models pushed and loaded."""
+    front, *real_parts = request.param.split("-")
     folder = tmp_path_factory.mktemp(request.param)
-    with running_stack(folder / "data", front=request.param) as running:
-        push_all(running, folder)
-        yield running
+    with ExitStack() as parts:
+        if real_parts:
+            broker = parts.enter_context(rabbitmq_server(tmp_path_factory.mktemp("rabbitmq")))
+            store = parts.enter_context(rclone_s3(folder / "s3"))
+            running = running_stack(
+                folder / "data", front=front, broker=broker.url, store=store.url, environment=store.environment
+            )
+        else:
+            running = running_stack(folder / "data", front=front)
+        up = parts.enter_context(running)
+        push_all(up, folder)
+        yield up
 
 
 @pytest.fixture

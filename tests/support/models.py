@@ -1,5 +1,6 @@
-"""Small ONNX models that the tests make."""
+"""Small models that the tests make: ONNX, and one torch.export archive."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +98,96 @@ def burn(path: Path) -> Path:
         [helper.make_tensor("weights", FLOAT, weights.shape, weights.tobytes(), raw=True)],
     )
     return _save(path, graph)
+
+
+def mlp(path: Path, sizes: tuple[int, ...] = (512, 2048, 2048, 512)) -> Path:
+    """x FP32 [N, sizes[0]] → y [N, sizes[-1]]: matrices and ReLUs, weights from a fixed seed."""
+    random = np.random.default_rng(0)
+    nodes, weights, last = [], [], "x"
+    for layer, (rows, columns) in enumerate(pairwise(sizes)):
+        matrix = (random.standard_normal((rows, columns)) / np.sqrt(rows)).astype(np.float32)
+        weights.append(helper.make_tensor(f"w{layer}", FLOAT, matrix.shape, matrix.tobytes(), raw=True))
+        end = layer == len(sizes) - 2
+        nodes.append(helper.make_node("MatMul", [last, f"w{layer}"], ["y" if end else f"m{layer}"]))
+        if not end:
+            last = f"r{layer}"
+            nodes.append(helper.make_node("Relu", [f"m{layer}"], [last]))
+    inputs = [helper.make_tensor_value_info("x", FLOAT, ["N", sizes[0]])]
+    outputs = [helper.make_tensor_value_info("y", FLOAT, ["N", sizes[-1]])]
+    return _save(path, helper.make_graph(nodes, "mlp", inputs, outputs, weights))
+
+
+def two_inputs(path: Path) -> Path:
+    """a FP32 [N, 4], b FP32 [N, 4] → total = a + b, share FP32 [N, 4] = a / (a + b)."""
+    return _save(
+        path,
+        helper.make_graph(
+            [helper.make_node("Add", ["a", "b"], ["total"]), helper.make_node("Div", ["a", "total"], ["share"])],
+            "two_inputs",
+            [helper.make_tensor_value_info(name, FLOAT, ["N", 4]) for name in ("a", "b")],
+            [helper.make_tensor_value_info(name, FLOAT, ["N", 4]) for name in ("total", "share")],
+        ),
+    )
+
+
+def two_axes(path: Path) -> Path:
+    """left FP32 [N, 2], right FP32 [M, 2] → both FP32 [K, 2]: three free first axes, so no batch axis."""
+    return _save(
+        path,
+        helper.make_graph(
+            [helper.make_node("Concat", ["left", "right"], ["both"], axis=0)],
+            "two_axes",
+            [
+                helper.make_tensor_value_info("left", FLOAT, ["N", 2]),
+                helper.make_tensor_value_info("right", FLOAT, ["M", 2]),
+            ],
+            [helper.make_tensor_value_info("both", FLOAT, ["K", 2])],
+        ),
+    )
+
+
+def fixed_batch(path: Path) -> Path:
+    """x FP32 [2, 3] → y = -x. No batch axis."""
+    return _save(
+        path,
+        helper.make_graph(
+            [helper.make_node("Neg", ["x"], ["y"])],
+            "fixed_batch",
+            [helper.make_tensor_value_info("x", FLOAT, [2, 3])],
+            [helper.make_tensor_value_info("y", FLOAT, [2, 3])],
+        ),
+    )
+
+
+def free_axes(path: Path) -> Path:
+    """x FP32 [N, length] → y = -x: a second free axis."""
+    return _save(
+        path,
+        helper.make_graph(
+            [helper.make_node("Neg", ["x"], ["y"])],
+            "free_axes",
+            [helper.make_tensor_value_info("x", FLOAT, ["N", "length"])],
+            [helper.make_tensor_value_info("y", FLOAT, ["N", "length"])],
+        ),
+    )
+
+
+def weights_beside(path: Path, location: str = "weights.bin") -> Path:
+    """As `mlp`, small, with its weights in a file beside the graph."""
+    model = onnx.load(str(mlp(path, (8, 64, 8))))
+    onnx.save(model, str(path), save_as_external_data=True, location=location, size_threshold=16)
+    return path
+
+
+def exported_sum(path: Path, most: int = 32) -> Path:
+    """A .pt2: x FP32 [n, 3], y FP32 [n, 3] → output0 = x + y, output1 [n] = the sums of x; n is at most `most`."""
+    import torch
+
+    class Sums(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x + y, x.sum(1)
+
+    rows = torch.export.Dim("n", min=1, max=most)
+    example = (torch.ones(4, 3), torch.ones(4, 3))
+    torch.export.save(torch.export.export(Sums(), example, dynamic_shapes={"x": {0: rows}, "y": {0: rows}}), path)
+    return path
