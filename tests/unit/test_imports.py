@@ -31,9 +31,13 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("services.common.telemetry.",),
     "prometheus_client": ("services.common.telemetry.",),
 }
+# The pure part of the LLM engine, which imports itself only.
+LLM_CORE_NAMES = ("admission", "blocks", "config", "line", "plan", "request", "scheduler", "sequence")
+LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES}
 # Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
 PURE: dict[str, set[str]] = {
     "services.worker.batcher": set(),
+    **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
     "services.broker.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},
     "services.common.telemetry.sampling": set(),

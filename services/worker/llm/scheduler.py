@@ -1,0 +1,318 @@
+"""The scheduler of the LLM engine. Pure: time is an argument, no torch.
+
+One rule (that of vLLM's v1 scheduler), and no phases of prefill and decode: a sequence has known tokens and computed
+ones, and each step lets the computed catch up with the known under one token budget, running sequences first, then
+waiting ones. A sequence whose chunk reaches its last known token has one more sampled.
+
+All choices follow one order (`Sequence.order`: priority, then arrival). The running line is walked from the front and
+yields from the back: when blocks run out, the last sequence loses its blocks and waits again, to be recomputed. The
+first one always gets what it needs, so there is always progress; the last one never throws away its own work for
+itself, it pauses.
+
+    submit ──▶ waiting ──step: admitted──▶ running ──commit: last token──▶ finished
+                  ▲                          │
+                  └──────step: preempted─────┘          abort, deadline: from either, at once
+
+Life of a step: `step` makes a plan, the runner computes it, `commit` brings the sampled tokens. The next step may be
+planned before the commit of the last one, so that a device need not wait; finish the older plan first.
+"""
+
+import math
+from collections.abc import Sequence as Run
+from dataclasses import dataclass
+
+from services.common.errors import Internal, InvalidArgument
+from services.worker.llm.admission import length_limit
+from services.worker.llm.blocks import BlockPool, block_digest, root_digest
+from services.worker.llm.config import SchedulerConfig
+from services.worker.llm.line import Line
+from services.worker.llm.plan import Plan
+from services.worker.llm.request import FinishReason, GenerationRequest
+from services.worker.llm.sequence import Sequence
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the start.
+
+    Attributes:
+        prefix_queries, prefix_hits: tokens that first admissions looked for in the prefix cache, and found.
+        preemptions: sequences that lost their blocks to others.
+    """
+
+    prefix_queries: int = 0
+    prefix_hits: int = 0
+    preemptions: int = 0
+
+
+class Scheduler:
+    """Decides what each step computes, and owns the KV blocks. Not thread-safe."""
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.config = config
+        self.pool = BlockPool(config.num_blocks, caching=config.prefix_caching)
+        self.waiting = Line()
+        self.running = Line()
+        self.counters = Counters()
+        self._sequences: dict[str, Sequence] = {}
+        self._rows = list(range(config.max_num_seqs - 1, -1, -1))
+        self._submitted = 0
+        self._next_deadline = math.inf
+
+    def __len__(self) -> int:
+        """Sequences that are not finished."""
+        return len(self._sequences)
+
+    def submit(self, request: GenerationRequest) -> Sequence:
+        """Puts a request in line.
+
+        A request whose resumed tokens already end it comes back finished: look at `finish_reason`.
+
+        Raises:
+            InvalidArgument: it can never run here, or one of its id is here already.
+        """
+        if request.id in self._sequences:
+            raise InvalidArgument(f"a request with id {request.id!r} is under way; ids must be unique")
+        limit = length_limit(request, self.config)
+        params = request.params
+        eos = frozenset() if params.ignore_eos else self.config.eos_token_ids
+        sequence = Sequence(
+            request=request,
+            number=self._submitted,
+            limit=limit,
+            end_ids=eos.union(params.stop_token_ids),
+            tokens=[*request.prompt, *request.resume],
+        )
+        self._submitted += 1
+        if request.resume and (reason := sequence.end_after_last()):
+            sequence.finish_reason = reason
+            return sequence
+        self._sequences[request.id] = sequence
+        self.waiting.add(sequence)
+        self._next_deadline = min(self._next_deadline, request.deadline)
+        return sequence
+
+    def abort(self, request_id: str) -> Sequence | None:
+        """Ends a sequence with "abort" and frees its blocks at once. None if there is no such sequence any more."""
+        sequence = self._sequences.get(request_id)
+        if sequence is not None:
+            self.finish(sequence, "abort")
+        return sequence
+
+    def finish(self, sequence: Sequence, reason: FinishReason, stop_reason: str | int | None = None) -> None:
+        """Ends a sequence from outside, as for a stop string. Frees its blocks at once; again: does nothing."""
+        if sequence.finish_reason is not None:
+            return
+        sequence.finish_reason = reason
+        sequence.stop_reason = stop_reason
+        del self._sequences[sequence.id]
+        if sequence.row < 0:
+            self.waiting.remove(sequence)
+        else:
+            self.running.remove(sequence)
+            self._vacate(sequence)
+
+    def step(self, now: float) -> Plan:
+        """What to compute next; an empty plan if there is nothing.
+
+        Args:
+            now: seconds, on the clock of the deadlines.
+        """
+        plan = Plan()
+        if now >= self._next_deadline:
+            self._expire(now, plan)
+        budget, owed = self._continue_running(plan)
+        if not plan.preempted:
+            self._admit(plan, budget, owed)
+        return plan
+
+    def commit(self, plan: Plan, sampled: Run[int]) -> list[Sequence]:
+        """Takes the tokens that a plan's sampling brought.
+
+        Args:
+            sampled: one token id for each of `plan.sampling`.
+
+        Returns:
+            The sequences that grew by a token, `tokens[-1]`; those with a `finish_reason` are over. What was finished
+            or aborted while the plan ran is left out.
+        """
+        if len(sampled) != len(plan.sampling):
+            raise Internal(f"{len(sampled)} sampled tokens for a plan that samples {len(plan.sampling)}")
+        grown = []
+        for place, token in zip(plan.sampling, sampled, strict=True):
+            sequence = plan.sequences[place]
+            if sequence.finish_reason is not None:
+                continue
+            sequence.pending -= 1
+            sequence.tokens.append(token)
+            grown.append(sequence)
+            if reason := sequence.end_after_last():
+                self.finish(sequence, reason, sequence.stop_reason)
+        return grown
+
+    def retract(self, plan: Plan) -> None:
+        """A plan failed: its unfinished sequences wait again, and nobody finds the blocks that it was to fill.
+
+        Of several plans under way, retract the newest first.
+        """
+        for block in plan.registered:
+            self.pool.forget(block)
+        for place in plan.sampling:
+            plan.sequences[place].pending -= 1
+        for sequence in plan.sequences:
+            if sequence.finish_reason is None and sequence.row >= 0:
+                self.running.remove(sequence)
+                self._return_to_line(sequence)
+
+    def check_integrity(self) -> None:
+        """Holds all books against each other; dear, for tests and idle moments.
+
+        Raises:
+            Internal: something does not add up; the message says what.
+        """
+        live = [*self.waiting, *self.running]
+        if {s.id: s for s in live} != self._sequences or len(live) != len(self._sequences):
+            raise Internal("the lines and the table of sequences differ")
+        for line in (self.waiting, self.running):
+            if [s.order for s in line] != sorted(s.order for s in line):
+                raise Internal("a line is out of order")
+        if any(s.blocks or s.computed or s.row >= 0 for s in self.waiting):
+            raise Internal("a waiting sequence holds blocks or a row")
+        if sorted([*self._rows, *(s.row for s in self.running)]) != list(range(self.config.max_num_seqs)):
+            raise Internal("free rows and taken rows do not add up")
+        for s in self.running:
+            if s.computed > len(s.blocks) * self.config.block_size or s.computed > len(s.tokens) + s.pending:
+                raise Internal(f"sequence {s.id} has computed more than it has blocks or tokens for")
+        self.pool.check([s.blocks for s in self.running])
+
+    def _expire(self, now: float, plan: Plan) -> None:
+        plan.expired = [s for s in self._sequences.values() if s.request.deadline <= now]
+        for sequence in plan.expired:
+            self.finish(sequence, "abort")
+        self._next_deadline = min((s.request.deadline for s in self._sequences.values()), default=math.inf)
+
+    def _continue_running(self, plan: Plan) -> tuple[int, int]:
+        """Chunks of the running sequences. The budget left, and the blocks that those still behind will want."""
+        budget, owed, running = self.config.max_num_batched_tokens, 0, self.running
+        place = 0
+        while place < len(running):
+            sequence = running[place]
+            place += 1
+            known = len(sequence.tokens) + sequence.pending
+            if known >= sequence.limit:
+                continue  # its last token is on the way: steps overlap
+            # Each of those behind keeps one token of the budget, so that a long prompt never stops their output.
+            want = known - sequence.computed
+            count = self._make_room(sequence, min(want, budget - (len(running) - place)), plan)
+            if count:
+                plan.add(sequence, count)
+                self._register(sequence, plan)
+                budget -= count
+            if count < want:
+                owed += self._blocks_for(known) - len(sequence.blocks)
+        return budget, owed
+
+    def _make_room(self, sequence: Sequence, count: int, plan: Plan) -> int:
+        """Blocks for a sequence's next `count` tokens, from later ones if needed; how many it got."""
+        missing = self._blocks_for(sequence.computed + count) - len(sequence.blocks)
+        if missing <= 0:
+            return count
+        while missing > self.pool.available and self.running[-1] is not sequence:
+            last = self.running[-1]
+            self.running.remove(last)
+            self._return_to_line(last)
+            plan.preempted.append(last)
+            self.counters.preemptions += 1
+        if missing > self.pool.available:
+            missing = self.pool.available
+            count = (len(sequence.blocks) + missing) * self.config.block_size - sequence.computed
+        self._give(sequence, self.pool.take(missing), plan)
+        return count
+
+    def _admit(self, plan: Plan, budget: int, owed: int) -> None:
+        """Lets waiting sequences in, in order, while budget, rows and blocks last.
+
+        One is let in when there are blocks for all that it knows so far beside those that running ones still want
+        (`owed`): a chunked prompt must not crowd out another that is half done.
+        """
+        while budget and self.waiting and self._rows:
+            sequence = self.waiting[0]
+            if sequence.pending:
+                break  # preempted with a token under way; all tokens must be known to compute it again
+            shared = self._cached_prefix(sequence)
+            missing = self._blocks_for(len(sequence.tokens)) - len(shared)
+            revived = sum(map(self.pool.is_idle, shared))
+            if missing + revived + owed > self.pool.available:
+                break
+            self.waiting.remove(sequence)
+            self._seat(sequence, shared, plan)
+            count = min(len(sequence.tokens) - sequence.computed, budget)
+            self._give(sequence, self.pool.take(self._blocks_for(sequence.computed + count) - len(shared)), plan)
+            plan.add(sequence, count)
+            self._register(sequence, plan)
+            budget -= count
+            owed += self._blocks_for(len(sequence.tokens)) - len(sequence.blocks)
+
+    def _seat(self, sequence: Sequence, shared: list[int], plan: Plan) -> None:
+        for block in shared:
+            self.pool.share(block)
+        sequence.row = self._rows.pop()
+        sequence.computed = len(shared) * self.config.block_size
+        sequence.registered = len(shared)
+        self._give(sequence, shared, plan)
+        self.running.add(sequence)
+        plan.admitted.append(sequence)
+        if sequence.cached_tokens < 0:
+            sequence.cached_tokens = min(sequence.computed, sequence.prompt_length)
+            self.counters.prefix_queries += len(sequence.tokens)
+            self.counters.prefix_hits += sequence.computed
+
+    def _give(self, sequence: Sequence, blocks: list[int], plan: Plan) -> None:
+        plan.extend_table(sequence.row, len(sequence.blocks), blocks)
+        sequence.blocks.extend(blocks)
+
+    def _return_to_line(self, sequence: Sequence) -> None:
+        self._vacate(sequence)
+        sequence.preemptions += 1
+        self.waiting.add(sequence)
+
+    def _vacate(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+        sequence.computed = sequence.registered = 0
+        self._rows.append(sequence.row)
+        sequence.row = -1
+
+    def _cached_prefix(self, sequence: Sequence) -> list[int]:
+        """Blocks that hold the sequence's first tokens. Never the last token's: its logits are wanted."""
+        found: list[int] = []
+        if self.config.prefix_caching:
+            for index in range((len(sequence.tokens) - 1) // self.config.block_size):
+                block = self.pool.find(self._digest(sequence, index))
+                if block is None:
+                    break
+                found.append(block)
+        return found
+
+    def _register(self, sequence: Sequence, plan: Plan) -> None:
+        """Tells the cache of blocks that are full now. Those after this in the same plan may share them already."""
+        size = self.config.block_size
+        while (end := (sequence.registered + 1) * size) <= sequence.computed and end <= len(sequence.tokens):
+            index = sequence.registered
+            sequence.registered += 1
+            if self.config.prefix_caching:
+                block = sequence.blocks[index]
+                if self.pool.register(block, self._digest(sequence, index)):
+                    plan.registered.append(block)
+
+    def _digest(self, sequence: Sequence, index: int) -> bytes:
+        """The chained hash of the sequence's block `index`, all of whose tokens are known."""
+        digests, size = sequence.digests, self.config.block_size
+        while len(digests) <= index:
+            parent = digests[-1] if digests else root_digest(sequence.request.tenant)
+            start = len(digests) * size
+            digests.append(block_digest(parent, sequence.tokens[start : start + size]))
+        return digests[index]
+
+    def _blocks_for(self, tokens: int) -> int:
+        return -(-tokens // self.config.block_size)
