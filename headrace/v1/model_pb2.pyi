@@ -224,8 +224,9 @@ class ModelSpec(_message.Message):
     ENTRY_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
-    """"onnx" or "torch"."""
+    """"onnx" or "torch"; "llm", "vllm" or "openai" for language models."""
     memory_bytes: _builtins.int
     """What the loaded model is declared to need; 0: estimated from its files."""
     entry: _builtins.str
@@ -245,6 +246,10 @@ class ModelSpec(_message.Message):
     def parameters(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free key/value pairs, shown in ModelConfig."""
 
+    @_builtins.property
+    def text(self) -> Global___TextSpec:
+        """Set for language models, whatever their engine: they are served as streams of tokens."""
+
     def __init__(
         self,
         *,
@@ -258,14 +263,109 @@ class ModelSpec(_message.Message):
         entry: _builtins.str = ...,
         parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
+        text: Global___TextSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "queue", b"queue", "warmup", b"warmup"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "queue", b"queue", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "entry", b"entry", "inputs", b"inputs", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "warmup", b"warmup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "entry", b"entry", "inputs", b"inputs", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
+
+@_typing.final
+class TextSpec(_message.Message):
+    """How a language model is run. Names are vLLM's engine arguments where it has one; 0 and empty mean the engine's default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_MODEL_LEN_FIELD_NUMBER: _builtins.int
+    VOCAB_SIZE_FIELD_NUMBER: _builtins.int
+    CHAT_FIELD_NUMBER: _builtins.int
+    MAX_NUM_SEQS_FIELD_NUMBER: _builtins.int
+    MAX_NUM_BATCHED_TOKENS_FIELD_NUMBER: _builtins.int
+    KV_CACHE_BYTES_FIELD_NUMBER: _builtins.int
+    BLOCK_SIZE_FIELD_NUMBER: _builtins.int
+    PREFIX_CACHING_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    TENSOR_PARALLEL_SIZE_FIELD_NUMBER: _builtins.int
+    REMOTE_FIELD_NUMBER: _builtins.int
+    max_model_len: _builtins.int
+    """Longest prompt and output together, in tokens. 0: not known here."""
+    vocab_size: _builtins.int
+    """Token ids run from 0 to vocab_size - 1. 0: not known here."""
+    chat: _builtins.bool
+    """There is a chat template."""
+    max_num_seqs: _builtins.int
+    """Most sequences in a step."""
+    max_num_batched_tokens: _builtins.int
+    """Token budget of a step."""
+    kv_cache_bytes: _builtins.int
+    block_size: _builtins.int
+    """Tokens in a KV block."""
+    prefix_caching: _builtins.bool
+    """Default true."""
+    dtype: _builtins.str
+    """"auto", "float32", "bfloat16" or "float16"."""
+    tensor_parallel_size: _builtins.int
+    @_builtins.property
+    def remote(self) -> Global___RemoteServer:
+        """Of runtime "openai": the server that runs the model."""
+
+    def __init__(
+        self,
+        *,
+        max_model_len: _builtins.int = ...,
+        vocab_size: _builtins.int = ...,
+        chat: _builtins.bool = ...,
+        max_num_seqs: _builtins.int = ...,
+        max_num_batched_tokens: _builtins.int = ...,
+        kv_cache_bytes: _builtins.int = ...,
+        block_size: _builtins.int = ...,
+        prefix_caching: _builtins.bool | None = ...,
+        dtype: _builtins.str = ...,
+        tensor_parallel_size: _builtins.int = ...,
+        remote: Global___RemoteServer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "prefix_caching", b"prefix_caching", "remote", b"remote"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "block_size", b"block_size", "chat", b"chat", "dtype", b"dtype", "kv_cache_bytes", b"kv_cache_bytes", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "prefix_caching", b"prefix_caching", "remote", b"remote", "tensor_parallel_size", b"tensor_parallel_size", "vocab_size", b"vocab_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__prefix_caching: _TypeAlias = _typing.Literal["prefix_caching"]  # noqa: Y015
+    _WhichOneofArgType__prefix_caching: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prefix_caching) -> _WhichOneofReturnType__prefix_caching | None: ...
+
+Global___TextSpec: _TypeAlias = TextSpec  # noqa: Y015
+
+@_typing.final
+class RemoteServer(_message.Message):
+    """An OpenAI-compatible HTTP server."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_URL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    API_KEY_ENV_FIELD_NUMBER: _builtins.int
+    base_url: _builtins.str
+    """Such as http://127.0.0.1:8080/v1."""
+    model: _builtins.str
+    """The model's name there."""
+    api_key_env: _builtins.str
+    """The worker's environment variable that holds the key; empty: no key."""
+    def __init__(
+        self,
+        *,
+        base_url: _builtins.str = ...,
+        model: _builtins.str = ...,
+        api_key_env: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key_env", b"api_key_env", "base_url", b"base_url", "model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RemoteServer: _TypeAlias = RemoteServer  # noqa: Y015
 
 @_typing.final
 class ModelFile(_message.Message):

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from headrace.v1 import text_generation_pb2 as _text_generation_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -91,31 +92,47 @@ class Reply(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    RELEASED_FIELD_NUMBER: _builtins.int
     MORE_FIELD_NUMBER: _builtins.int
     RECEIPT_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     body: _builtins.bytes
     """A serialised ModelInferResponse, passed to the client as it is."""
+    released: _builtins.bool
+    """The worker gives the request up unanswered, because it drains: another may claim it."""
     more: _builtins.bool
-    """Further replies to this id follow (streams only)."""
+    """Further replies to this id follow (generations only)."""
     @_builtins.property
     def error(self) -> Global___ReplyError: ...
     @_builtins.property
+    def chunk(self) -> _text_generation_pb2.TextChunk:
+        """Of a generation, for one of its sequences."""
+
+    @_builtins.property
     def receipt(self) -> Global___Receipt: ...
+    @_builtins.property
+    def usage(self) -> _text_generation_pb2.Usage:
+        """Of a generation: with the last chunk of each sequence, and of that sequence only."""
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         body: _builtins.bytes = ...,
         error: Global___ReplyError | None = ...,
+        chunk: _text_generation_pb2.TextChunk | None = ...,
+        released: _builtins.bool = ...,
         more: _builtins.bool = ...,
         receipt: Global___Receipt | None = ...,
+        usage: _text_generation_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "error", b"error", "outcome", b"outcome", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "error", b"error", "outcome", b"outcome", "receipt", b"receipt", "released", b"released", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "error", b"error", "id", b"id", "more", b"more", "outcome", b"outcome", "receipt", b"receipt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "chunk", b"chunk", "error", b"error", "id", b"id", "more", b"more", "outcome", b"outcome", "receipt", b"receipt", "released", b"released", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["body", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["body", "error", "chunk", "released"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -250,25 +267,63 @@ class Verdict(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     RUN_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     run: _builtins.bool
     """False: already answered, cancelled or given up; drop it."""
     attempt: _builtins.int
-    """How many claims of this request were granted, this one included."""
+    """How many claims of this request were granted, this one included, since it last made progress."""
+    @_builtins.property
+    def progress(self) -> _containers.RepeatedCompositeFieldContainer[Global___Progress]:
+        """Of a generation: what the client has already, one for each sequence that has begun. The worker goes on after it."""
+
     def __init__(
         self,
         *,
         id: _builtins.int = ...,
         run: _builtins.bool = ...,
         attempt: _builtins.int = ...,
+        progress: _abc.Iterable[Global___Progress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id", "run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "id", b"id", "progress", b"progress", "run", b"run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+@_typing.final
+class Progress(_message.Message):
+    """What has been passed on of one sequence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    text: _builtins.str
+    finished: _builtins.bool
+    """It is complete: not to be run again."""
+    @_builtins.property
+    def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        text: _builtins.str = ...,
+        finished: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["finished", b"finished", "index", b"index", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class PayloadPart(_message.Message):

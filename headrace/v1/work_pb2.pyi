@@ -64,7 +64,7 @@ class WorkRequest(_message.Message):
     """W3C trace context; empty where the request is not sampled."""
     tenant: _builtins.str
     body: _builtins.bytes
-    """The client's ModelInferRequest, serialised by the client."""
+    """The client's ModelInferRequest, serialised by the client; a GenerateRequest where the model is a language model."""
     held_bytes: _builtins.int
     """Its size, where it stayed at the gateway: fetch it by id over the reply channel."""
     def __init__(

@@ -109,6 +109,9 @@ class GenerationRequest:
         priority: higher runs first; equal ones in order of arrival.
         deadline: seconds on the clock that the scheduler is given; the sequence ends with "abort" when it passes.
         resume: output tokens that the caller has already; generation goes on after them.
+        source: the prompt as the client gave it, a text or chat messages (role and content), for engines that tokenise
+            elsewhere: `prompt` is then empty.
+        resume_text: the text that the caller has already, for engines that know no tokens.
     """
 
     id: str
@@ -119,6 +122,8 @@ class GenerationRequest:
     priority: int = 0
     deadline: float = math.inf
     resume: tuple[int, ...] = ()
+    source: str | tuple[Mapping[str, str], ...] = ""
+    resume_text: str = ""
 
     @property
     def seed(self) -> int:
