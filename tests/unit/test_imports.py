@@ -33,14 +33,16 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
 }
 # The pure part of the LLM engine, which imports itself only.
 LLM_CORE_NAMES = ("admission", "blocks", "config", "line", "plan", "request", "scheduler", "sequence")
-LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES}
+LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"services.common.sampling"}
 # Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
 PURE: dict[str, set[str]] = {
     "services.worker.batcher": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
     "services.broker.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},
+    "services.common.sampling": set(),
     "services.common.telemetry.sampling": set(),
+    "services.common.text_requests": {"services.common.sampling", "headrace.v1.text_generation_pb2"},
     "services.registry.rules": {"services.common.datatypes", "headrace.v1.model_pb2"},
     "services.gateway.protocol.signature": {
         "services.common.datatypes",
