@@ -72,24 +72,23 @@ class Stack:
             (options.data / folder).mkdir(parents=True, exist_ok=True)
         broker = options.broker
         if not broker:
-            child = await self._begin("broker", "services.broker", {"LISTEN": self._listen(options.broker_port)})
+            listen = {"LISTEN": self._listen(options.broker_port)}
+            child = await self._begin("broker", "services.broker", listen, f"{options.host}:0")
             broker = f"embedded://{child.address}"
         store = options.store or (options.data / "store").resolve().as_uri()
-        registry = await self._begin(
-            "registry", "services.registry", {"LISTEN": self._listen(options.registry_port), "STORE": store}
-        )
+        settings = {"LISTEN": self._listen(options.registry_port), "STORE": store}
+        registry = await self._begin("registry", "services.registry", settings, f"{options.host}:0")
         shared = {"BROKER": broker, "REGISTRY": registry.address}
         gateway = {"LISTEN": self._listen(options.port), "FRONT": options.front}
-        gateway["HTTP_LISTEN"] = f"{options.host}:{options.http_port}"
+        gateway["HTTP_LISTEN"] = _with_port(f"{options.host}:{options.http_port}")
         await self._begin("gateway", "services.gateway", shared | gateway, self._listen(options.metrics_port))
         cache = str((options.data / "cache").resolve())
         for number in range(1, options.workers + 1):
             worker = {"WORKER_ID": f"worker-{number}", "CACHE": cache, "LISTEN": f"{options.host}:0"}
             await self._begin(f"worker-{number}", "services.worker", shared | worker, f"{options.host}:0")
 
-    async def _begin(self, name: str, module: str, settings: dict[str, str], metrics: str = "") -> Child:
-        if metrics:
-            settings["METRICS"] = self._metrics[name] = _with_port(metrics)
+    async def _begin(self, name: str, module: str, settings: dict[str, str], metrics: str) -> Child:
+        settings["METRICS"] = self._metrics[name] = _with_port(metrics)
         environment = {f"HEADRACE_{key}": value for key, value in settings.items()} | self._options.environment
         child = Child(name, module, environment, self._options.data / "logs" / f"{name}.log")
         self._children.append(child)
@@ -108,8 +107,9 @@ class Stack:
         children = {
             child.name: {
                 "address": child.address,
+                "http": child.http,
                 "pid": child.process.pid if child.process else 0,
-                "metrics": self._metrics.get(child.name, ""),
+                "metrics": self._metrics[child.name],
             }
             for child in self._children
         }
@@ -121,9 +121,9 @@ class Stack:
     def _announce(self) -> None:
         self._write_state()
         for child in self._children:
-            metrics = self._metrics.get(child.name)
-            where = f"   metrics http://{metrics}/metrics" if metrics else ""
-            self._say(f"  [bold]{child.name:10}[/bold] {child.address:21}{where}")
+            http = f"   http://{child.http}/docs" if child.http else ""
+            metrics = f"   metrics http://{self._metrics[child.name]}/metrics"
+            self._say(f"  [bold]{child.name:10}[/bold] {child.address:21}{metrics}{http}")
         self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")
         self._say("ready; push a model with: headrace push NAME PATH   (Ctrl-C drains and stops)")
 

@@ -26,7 +26,7 @@ class Child:
 
     Attributes:
         module: run as `python -m module`.
-        address: as its "ready" line said.
+        address, http: as its "ready" line said; `http` is empty where it serves none.
         restarts: how often it was started again after a crash.
     """
 
@@ -35,6 +35,7 @@ class Child:
     environment: dict[str, str]
     log: Path
     address: str = ""
+    http: str = ""
     restarts: int = 0
     process: asyncio.subprocess.Process | None = None
     stopping: bool = False
@@ -63,12 +64,12 @@ class Child:
             line = (await asyncio.wait_for(self.process.stdout.readline(), READY_SECONDS)).decode().split()
         except TimeoutError:
             line = []
-        if len(line) != 3 or line[0] != "ready":
+        if len(line) not in {3, 4} or line[0] != "ready":
             with contextlib.suppress(ProcessLookupError):
                 self.process.kill()
             await self.process.wait()
             raise StartError(f"{self.name} did not start; the end of {self.log}:\n{_tail(self.log)}")
-        self.address = line[2]
+        self.address, self.http = line[2], "".join(line[3:])
         self.printing = asyncio.create_task(_copy(self.process.stdout, self.log), name=f"output of {self.name}")
 
     async def keep(self, on_crash: Callable[["Child", int], None], on_restart: Callable[[], None]) -> None:

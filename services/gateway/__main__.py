@@ -1,7 +1,6 @@
 """The gateway as a process: `python -m services.gateway`."""
 
 import asyncio
-import logging
 import sys
 
 from services.common.errors import HeadraceError
@@ -14,7 +13,6 @@ from services.gateway.settings import GatewaySettings
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop, then drains."""
     settings = GatewaySettings()
-    logging.basicConfig(level=settings.log_level)
     try:
         await run_host("gateway", settings, gateway, "services.gateway.envoy_app:app", stop)
     except HeadraceError as error:

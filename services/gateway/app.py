@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from services.common.broker.connect import connect
+from services.common.broker.connect import connect, messaging_system
 from services.common.catalog_watch import CatalogWatch
 from services.common.rpc import channel
+from services.common.telemetry.setup import Telemetry, start
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
 from services.gateway.dispatch.links import ReplyChannel
@@ -49,9 +50,20 @@ async def gateway(settings: GatewaySettings, front: str, advertise: str) -> Asyn
     Raises:
         Unavailable: the broker cannot be reached.
     """
-    gateway_id, token = secrets.token_hex(8), secrets.token_urlsafe(24)
-    routes, observer, pending = Routes(), Observer(), PendingTable()
-    replies = ReplyChannel(pending, gateway_id, token)
+    gateway_id = secrets.token_hex(8)
+    with start("gateway", gateway_id, settings) as telemetry:
+        async with _gateway(settings, front, advertise, gateway_id, telemetry) as application:
+            yield application
+
+
+@asynccontextmanager
+async def _gateway(
+    settings: GatewaySettings, front: str, advertise: str, gateway_id: str, telemetry: Telemetry
+) -> AsyncIterator[Gateway]:
+    token = secrets.token_urlsafe(24)
+    observer, pending = Observer(telemetry), PendingTable()
+    routes = Routes(on_gone=observer.forget)
+    replies = ReplyChannel(pending, gateway_id, token, on_claim=observer.claimed)
     restored = asyncio.Event()
     restored.set()
     backends: list[QueueBackend] = []
@@ -68,6 +80,8 @@ async def gateway(settings: GatewaySettings, front: str, advertise: str) -> Asyn
         reply_to=f"{advertise}/{gateway_id}/{token}",
         inline_bytes=settings.inline_bytes,
         restored=restored,
+        on_republished=observer.republished,
+        system=messaging_system(settings.broker),
     )
     backends.append(backend)
     async with channel(settings.registry) as registry:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from headrace.v1.reply_pb2 import Receipt
+from services.common.telemetry.requests import RequestTrace
 from services.gateway.routes import Route
 
 
@@ -14,14 +15,14 @@ class Work:
     Attributes:
         body: the client's serialised ModelInferRequest, untouched.
         timeout: seconds until nobody waits for the answer any more.
-        traceparent: W3C trace context to continue; empty if the request is not sampled.
+        trace: None if the request is not sampled.
     """
 
     route: Route
     body: bytes
     rows: int
     timeout: float
-    traceparent: str = ""
+    trace: RequestTrace | None = None
     tenant: str = ""
 
 

@@ -10,7 +10,7 @@ from google.protobuf.json_format import MessageToDict
 
 from headrace.inference import grpc_service_pb2 as pb
 from services.common.errors import HeadraceError, status_of
-from services.gateway.calls import Call, MethodTable, Unary
+from services.gateway.calls import Call, Metadata, MethodTable, Unary
 from services.gateway.protocol.json_tensors import request_from_json, response_to_json
 from services.gateway.protocol.service import SERVICE
 
@@ -33,28 +33,29 @@ def http_application(methods: MethodTable) -> FastAPI:
     @app.get("/v2/health/ready", tags=["health"])
     async def ready() -> Response:
         """The gateway could take a request: 200, else 503."""
-        body, _ = await invoke("ServerReady", b"")
+        body, _ = await invoke("ServerReady", b"", {})
         return Response(status_code=200 if pb.ServerReadyResponse.FromString(body).ready else 503)
 
     @app.get("/v2", tags=["server"])
     async def server() -> dict[str, Any]:
         """Name, version and extensions."""
-        body, _ = await invoke("ServerMetadata", b"")
+        body, _ = await invoke("ServerMetadata", b"", {})
         return _dict(pb.ServerMetadataResponse.FromString(body))
 
     _add_model_routes(app, invoke)
     return app
 
 
-Invoke = Callable[[str, bytes], Awaitable[tuple[bytes, Call]]]
+# The method's name, its message, and the metadata that goes with it.
+Invoke = Callable[[str, bytes, Metadata], Awaitable[tuple[bytes, Call]]]
 
 
 def _invoker(methods: MethodTable) -> Invoke:
-    async def invoke(name: str, body: bytes) -> tuple[bytes, Call]:
+    async def invoke(name: str, body: bytes, metadata: Metadata) -> tuple[bytes, Call]:
         path = f"/{SERVICE}/{name}"
         method = methods[path]
         assert isinstance(method, Unary)
-        call = Call(path, {})
+        call = Call(path, metadata)
         return await method.handler(call, body), call
 
     return invoke
@@ -65,7 +66,8 @@ def _add_model_routes(app: FastAPI, invoke: Invoke) -> None:
     @app.get("/v2/models/{name}/versions/{version}/ready", tags=["models"])
     async def model_ready(name: str, version: str = "") -> Response:
         """A request to this model would find a worker: 200, else 503."""
-        body, _ = await invoke("ModelReady", pb.ModelReadyRequest(name=name, version=version).SerializeToString())
+        request = pb.ModelReadyRequest(name=name, version=version)
+        body, _ = await invoke("ModelReady", request.SerializeToString(), {})
         return Response(status_code=200 if pb.ModelReadyResponse.FromString(body).ready else 503)
 
     @app.get("/v2/models/{name}", tags=["models"])
@@ -73,7 +75,7 @@ def _add_model_routes(app: FastAPI, invoke: Invoke) -> None:
     async def model(name: str, version: str = "") -> dict[str, Any]:
         """Inputs and outputs."""
         request = pb.ModelMetadataRequest(name=name, version=version)
-        body, _ = await invoke("ModelMetadata", request.SerializeToString())
+        body, _ = await invoke("ModelMetadata", request.SerializeToString(), {})
         metadata = pb.ModelMetadataResponse.FromString(body)
         tensors = {
             key: [{"name": t.name, "datatype": t.datatype, "shape": list(t.shape)} for t in getattr(metadata, key)]
@@ -86,7 +88,8 @@ def _add_model_routes(app: FastAPI, invoke: Invoke) -> None:
     async def infer(name: str, http: Request, version: str = "") -> Response:
         """Runs the model on the tensors in the body."""
         request = request_from_json(await http.body(), name, version)
-        body, call = await invoke("ModelInfer", request.SerializeToString())
+        context = {"traceparent": http.headers["traceparent"]} if "traceparent" in http.headers else {}
+        body, call = await invoke("ModelInfer", request.SerializeToString(), context)
         response = response_to_json(pb.ModelInferResponse.FromString(body))
         headers = {key: value for key, value in call.trailing.items() if isinstance(value, str)}
         return Response(json.dumps(response), media_type="application/json", headers=headers)

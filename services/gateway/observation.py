@@ -2,46 +2,111 @@
 
 import asyncio
 import time
-from collections import defaultdict
 
 from headrace.v1.reply_pb2 import Receipt
+from services.common.errors import PoisonedRequest, QueueFull, status_of
+from services.common.telemetry.instruments import GatewayInstruments, GatewayModel
+from services.common.telemetry.requests import RequestTrace
+from services.common.telemetry.setup import Telemetry
 from services.gateway.calls import Call
 from services.gateway.routes import Route
 from services.gateway.stats import ModelStats
 
+CANCELLED = 1
+
+
+class RouteRecord:
+    """What is known of one route since the start: its statistics, and its series for the exporters."""
+
+    __slots__ = ("series", "stats")
+
+    def __init__(self, series: GatewayModel) -> None:
+        self.series = series
+        self.stats = ModelStats()
+
 
 class Observed:
-    """One request under way."""
+    """One request under way; exactly one of `answered` and `failed` ends it.
 
-    __slots__ = ("_began", "_stats", "traceparent")
+    Attributes:
+        trace: None where the request is not sampled.
+    """
 
-    def __init__(self, stats: ModelStats, traceparent: str) -> None:
-        self._stats = stats
+    __slots__ = ("_began", "_observer", "_record", "_route", "trace")
+
+    def __init__(self, observer: "Observer", route: Route, record: RouteRecord, trace: RequestTrace | None) -> None:
+        self._observer = observer
+        self._route = route
+        self._record = record
         self._began = time.monotonic()
-        self.traceparent = traceparent
+        self.trace = trace
+        record.series.began()
 
     def answered(self, rows: int, receipt: Receipt) -> None:
         """It was answered."""
         now = time.monotonic()
-        self._stats.answered(now, time.time_ns() // 1_000_000, now - self._began, rows, receipt)
+        seconds = now - self._began
+        self._record.stats.answered(now, time.time_ns() // 1_000_000, seconds, rows, receipt)
+        self._record.series.finished(0, seconds)
+        if self.trace is not None:
+            self.trace.end(model=self._route.name, version=self._route.version)
 
     def failed(self, error: BaseException) -> None:
         """It failed, or its caller left."""
-        if not isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._stats.failed(time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        left = isinstance(error, asyncio.CancelledError | GeneratorExit)
+        code = CANCELLED if left or not isinstance(error, Exception) else status_of(error).grpc
+        self._record.series.finished(code, seconds)
+        if not left:
+            self._record.stats.failed(seconds)
+        if isinstance(error, QueueFull):
+            self._record.series.queue_full.add()
+        elif isinstance(error, PoisonedRequest):
+            self._observer.claimed("give_up")
+        if self.trace is not None:
+            self.trace.end(code, model=self._route.name, version=self._route.version, error=str(error))
 
 
 class Observer:
-    """Begins observations and keeps the statistics of every route."""
+    """Begins observations and keeps the record of every route.
 
-    def __init__(self) -> None:
-        self._stats: defaultdict[str, ModelStats] = defaultdict(ModelStats)
+    Args:
+        queued: requests are published; otherwise they are run in this process.
+    """
+
+    def __init__(self, telemetry: Telemetry, *, queued: bool = True) -> None:
+        self._telemetry = telemetry
+        self._queued = queued
+        self._instruments = GatewayInstruments(telemetry.ledger)
+        self._records: dict[str, RouteRecord] = {}
 
     def begin(self, call: Call, route: Route) -> Observed:
-        """A request was accepted for a route."""
-        traceparent = call.metadata.get("traceparent", "")
-        return Observed(self._stats[route.queue], traceparent if isinstance(traceparent, str) else "")
+        """A request came for a route."""
+        traceparent = call.metadata.get("traceparent")
+        trace = self._telemetry.begin_request(
+            traceparent if isinstance(traceparent, str) else None, call.method[1:], queued=self._queued
+        )
+        return Observed(self, route, self._record(route), trace)
+
+    def republished(self, route: Route) -> None:
+        """A request of the route was published again."""
+        self._record(route).series.republished.add()
+
+    def claimed(self, verdict: str) -> None:
+        """A worker's claim was answered: "run", "drop", or "give_up"."""
+        self._instruments.claim(verdict)
 
     def stats(self, route: Route) -> ModelStats:
         """What the route did since the start."""
-        return self._stats[route.queue]
+        return self._record(route).stats
+
+    def forget(self, route: Route) -> None:
+        """The version was deleted: nothing of it is exported any more."""
+        if self._records.pop(route.queue, None) is not None:
+            self._instruments.forget(route.name, route.version)
+
+    def _record(self, route: Route) -> RouteRecord:
+        record = self._records.get(route.queue)
+        if record is None:
+            record = self._records[route.queue] = RouteRecord(self._instruments.of(route.name, route.version))
+        return record

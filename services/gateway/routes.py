@@ -1,6 +1,6 @@
 """Which version of which model a request goes to. Pure: the catalogue watcher feeds it, handlers ask it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from headrace.v1.model_pb2 import Model, ModelVersion
@@ -54,10 +54,15 @@ class _Entry:
 
 
 class Routes:
-    """Name and version → route. Keeps serving what it last knew while the registry is away."""
+    """Name and version → route. Keeps serving what it last knew while the registry is away.
 
-    def __init__(self) -> None:
+    Args:
+        on_gone: called with each route whose version was deleted.
+    """
+
+    def __init__(self, on_gone: Callable[[Route], None] = lambda route: None) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._on_gone = on_gone
 
     def update(self, model: Model) -> None:
         """Takes the whole of one model, new or changed. Routes of unchanged versions keep their identity."""
@@ -67,10 +72,14 @@ class Routes:
         }
         latest = versions[max(versions)] if versions else None
         self._entries[model.name] = _Entry(versions, dict(model.aliases), latest)
+        for number in old.versions.keys() - versions.keys():
+            self._on_gone(old.versions[number])
 
     def remove(self, name: str) -> None:
         """Forgets a deleted model."""
-        self._entries.pop(name, None)
+        entry = self._entries.pop(name, _Entry())
+        for route in entry.versions.values():
+            self._on_gone(route)
 
     def names(self) -> list[str]:
         """The names of all models, sorted."""

@@ -16,6 +16,7 @@ from services.common.objects.connect import honours_conditions, open_store
 from services.common.objects.port import ObjectStore
 from services.common.rpc import serving
 from services.common.settings import ServiceSettings
+from services.common.telemetry.setup import start
 from services.registry.catalog import Catalog
 from services.registry.service import FleetServer, RegistryServer
 from services.registry.watching import Watchers
@@ -33,7 +34,11 @@ class RegistrySettings(ServiceSettings):
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop."""
     settings = RegistrySettings()
-    logging.basicConfig(level=settings.log_level)
+    with start("registry", settings.listen, settings):
+        await _serve(settings, stop)
+
+
+async def _serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
     try:
         catalog = Catalog(await _open(settings.store))
         watchers = Watchers(catalog)

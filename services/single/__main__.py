@@ -1,7 +1,6 @@
 """A single replica as a process: `python -m services.single`, or `headrace serve NAME_OR_PATH`."""
 
 import asyncio
-import logging
 import sys
 
 from services.common.errors import HeadraceError
@@ -13,7 +12,6 @@ from services.single.app import SingleSettings, single
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop, then drains."""
     settings = SingleSettings()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         await run_host("single", settings, single, "services.single.envoy_app:app", stop)
     except HeadraceError as error:

@@ -13,6 +13,8 @@ from headrace.v1.registry_pb2 import GetModelRequest
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
 from services.common.errors import InvalidArgument, NotFound
 from services.common.rpc import channel, from_rpc_error
+from services.common.telemetry.instruments import WorkerInstruments
+from services.common.telemetry.setup import Telemetry, start
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable
 from services.gateway.http import http_application
@@ -24,6 +26,7 @@ from services.single.backend import LocalBackend
 from services.worker.cache import ArtifactCache
 from services.worker.device import Device
 from services.worker.loading import warm_up
+from services.worker.observation import BatchObserver
 from services.worker.runtime import load_model
 
 
@@ -57,14 +60,25 @@ class Single:
 async def single(settings: GatewaySettings, front: str, advertise: str) -> AsyncIterator[Application]:
     """A running single replica. Raises HeadraceErrors where the model cannot be had or loaded."""
     own = SingleSettings()
-    folder, version = await _find(own)
-    device = Device(own.threads)
-    model = await device.run(lambda: load_model(folder, version.spec, own.threads))
+    with start("single", own.listen, settings) as telemetry:
+        async with _single(own, telemetry) as application:
+            yield application
+
+
+@asynccontextmanager
+async def _single(settings: SingleSettings, telemetry: Telemetry) -> AsyncIterator[Single]:
+    folder, version = await _find(settings)
+    device = Device(settings.threads)
+    model = await device.run(lambda: load_model(folder, version.spec, settings.threads))
     await device.run(lambda: warm_up(model, version.spec))
     routes = Routes()
     routes.update(Model(name=version.name, versions=[version]))
-    backend = LocalBackend(model, version, device)
-    methods = ProtocolService(routes, backend, Observer(), ready=lambda: True).methods()
+    instruments = WorkerInstruments(telemetry.ledger)
+    batches = BatchObserver(telemetry, instruments, model=version.name, version=version.version, queue="", system="")
+    batches.loaded(True)
+    backend = LocalBackend(model, version, device, batches)
+    observer = Observer(telemetry, queued=False)
+    methods = ProtocolService(routes, backend, observer, ready=lambda: True).methods()
     try:
         yield Single(methods, http_application(methods))
     finally:

@@ -11,6 +11,7 @@ from services.gateway.backend import Answer, Work
 from services.gateway.routes import Route
 from services.worker.device import Device
 from services.worker.execution import Job, run_batch
+from services.worker.observation import BatchObserver
 from services.worker.runtime.port import LoadedModel
 
 log = logging.getLogger("headrace.latency")
@@ -19,10 +20,11 @@ log = logging.getLogger("headrace.latency")
 class LocalBackend:
     """Implements Backend. Callers wait for their turn in the order in which they came."""
 
-    def __init__(self, model: LoadedModel, version: ModelVersion, device: Device) -> None:
+    def __init__(self, model: LoadedModel, version: ModelVersion, device: Device, observer: BatchObserver) -> None:
         self._model = model
         self._version = version
         self._device = device
+        self._observer = observer
 
     async def infer(self, work: Work) -> Answer:
         """Runs one request alone. Raises DeadlineExceeded, ModelFailed, InvalidArgument."""
@@ -30,8 +32,10 @@ class LocalBackend:
         try:
             async with asyncio.timeout(work.timeout), self._device.turn:
                 received_us = time.time_ns() // 1000
-                job = Job(1, ModelInferRequest.FromString(work.body), work.rows, accepted_us, received_us)
-                replies = await self._device.run(lambda: run_batch(self._model, self._version, [job]))
+                request, traceparent = ModelInferRequest.FromString(work.body), _traceparent(work)
+                job = Job(1, request, work.rows, accepted_us, received_us, traceparent)
+                replies, runs = await self._device.run(lambda: run_batch(self._model, self._version, [job]))
+                self._observer.ran(runs)
         except TimeoutError as error:
             raise DeadlineExceeded(f"no answer within {work.timeout:.3g} s: other requests were in front") from error
         reply, total_ms = replies[0], (time.time_ns() // 1000 - accepted_us) / 1000
@@ -56,3 +60,7 @@ class LocalBackend:
     async def model_ready(self, route: Route) -> bool:
         """There is one model, and it is loaded."""
         return True
+
+
+def _traceparent(work: Work) -> str:
+    return work.trace.traceparent if work.trace is not None else ""

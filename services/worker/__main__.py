@@ -9,16 +9,20 @@ from pathlib import Path
 
 from headrace.v1.fleet_pb2 import Worker
 from headrace.v1.model_pb2 import ModelVersion
-from services.common.broker.connect import connect
+from services.common.broker.connect import connect, messaging_system
 from services.common.catalog_watch import CatalogWatch
 from services.common.lifecycle import run
+from services.common.queues import queue_name
 from services.common.rpc import channel, serving
+from services.common.telemetry.instruments import WorkerInstruments
+from services.common.telemetry.setup import Telemetry, start
 from services.worker.cache import ArtifactCache
 from services.worker.device import Device
 from services.worker.fleet import report
 from services.worker.holdings import Holdings
 from services.worker.lane import Lane
 from services.worker.loading import Loader
+from services.worker.observation import BatchObserver
 from services.worker.replies.links import Links
 from services.worker.settings import WorkerSettings
 
@@ -28,8 +32,12 @@ log = logging.getLogger(__name__)
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop, then drains."""
     settings = WorkerSettings()
-    logging.basicConfig(level=settings.log_level)
     worker_id = settings.worker_id or f"worker-{secrets.token_hex(4)}"
+    with start("worker", worker_id, settings) as telemetry:
+        await _serve(settings, worker_id, telemetry, stop)
+
+
+async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry, stop: asyncio.Event) -> None:
     started_ms = time.time_ns() // 1_000_000
     broker = await connect(settings.broker, name=worker_id)
     device = Device(settings.threads)
@@ -41,10 +49,22 @@ async def main(stop: asyncio.Event) -> None:
         cache = ArtifactCache(Path(settings.cache), registry)
         links = Links(worker_id, group)
         changed = asyncio.Event()
+        instruments, system = WorkerInstruments(telemetry.ledger), messaging_system(settings.broker)
 
         def make_lane(version: ModelVersion, eager: bool) -> Lane:
-            loader = Loader(version, cache, device, changed.set)
-            return Lane(version, eager=eager, broker=broker, links=links, device=device, loader=loader)
+            queue = queue_name(version.name, version.version)
+            observer = BatchObserver(
+                telemetry, instruments, model=version.name, version=version.version, queue=queue, system=system
+            )
+
+            def on_change(loaded: bool) -> None:
+                observer.loaded(loaded)
+                changed.set()
+
+            loader = Loader(version, cache, device, on_change)
+            return Lane(
+                version, eager=eager, broker=broker, links=links, device=device, loader=loader, observer=observer
+            )
 
         holdings = Holdings(settings.model_names(), make_lane, group)
         links.on_cancelled, links.on_change = holdings.cancel, holdings.link_changed

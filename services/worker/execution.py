@@ -20,6 +20,7 @@ class Job:
 
     Attributes:
         accepted_unix_us, received_unix_us: when the gateway and this worker got it.
+        traceparent: W3C trace context; empty where the request is not sampled.
     """
 
     id: int
@@ -27,14 +28,36 @@ class Job:
     rows: int
     accepted_unix_us: int
     received_unix_us: int
+    traceparent: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the model that decided its requests' fate; times are Unix nanoseconds.
+
+    Attributes:
+        start_ns, end_ns: from decoding to the last encoding.
+        compute_start_ns, compute_ns: the model's own run.
+        error: why its only request failed; empty: all were answered.
+    """
+
+    jobs: list[Job]
+    rows: int
+    start_ns: int
+    end_ns: int
+    compute_start_ns: int
+    compute_ns: int
+    error: str = ""
 
 
 # Place in the batch, the job, its inputs.
 Decoded = tuple[int, Job, dict[str, Array]]
 
 
-def run_batch(model: LoadedModel, version: ModelVersion, jobs: list[Job]) -> list[Reply]:
-    """One reply for each job, in order. Never raises: errors are replies."""
+def run_batch(model: LoadedModel, version: ModelVersion, jobs: list[Job]) -> tuple[list[Reply], list[Run]]:
+    """One reply for each job, in order, and the runs that they came from. Never raises: errors are replies."""
+    start_ns = time.time_ns()
+    runs: list[Run] = []
     decoded: list[Decoded] = []
     # By place, not by id: each gateway counts its own requests, so two of them may send the same number.
     replies: list[Reply] = [Reply(id=job.id) for job in jobs]
@@ -47,8 +70,8 @@ def run_batch(model: LoadedModel, version: ModelVersion, jobs: list[Job]) -> lis
         except HeadraceError as error:
             replies[place] = failure(job.id, error)
     if decoded:
-        _run(model, version, decoded, replies)
-    return replies
+        _Halving(model, version, replies, runs).run(decoded, start_ns)
+    return replies, runs
 
 
 def _check_rows(inputs: dict[str, Array], rows: int) -> None:
@@ -63,34 +86,51 @@ def failure(request_id: int, error: Exception) -> Reply:
     return Reply(id=request_id, error=ReplyError(code=status_of(error).grpc, message=str(error)))
 
 
-def _run(model: LoadedModel, version: ModelVersion, jobs: list[Decoded], replies: list[Reply]) -> None:
-    """Runs the jobs as one batch, or as halves of it if that fails; fills their places in `replies`."""
-    start_unix_us, began = time.time_ns() // 1000, time.perf_counter_ns()
-    try:
-        outputs = model.run(_join([inputs for _, _, inputs in jobs], version))
-        compute_us = (time.perf_counter_ns() - began) // 1000
-        parts = _split(outputs, [job.rows for _, job, _ in jobs])
-        bodies = [encode_outputs(job.request, version, part) for (_, job, _), part in zip(jobs, parts, strict=True)]
-    except Exception as error:
-        if len(jobs) > 1:
-            middle = len(jobs) // 2
-            _run(model, version, jobs[:middle], replies)
-            _run(model, version, jobs[middle:], replies)
-            return
-        place, job, _ = jobs[0]
-        replies[place] = failure(job.id, _fault(error, version))
-        return
-    rows = sum(job.rows for _, job, _ in jobs)
-    for (place, job, _), body in zip(jobs, bodies, strict=True):
-        receipt = Receipt(
-            queue_us=max(0, job.received_unix_us - job.accepted_unix_us),
-            batch_us=max(0, start_unix_us - job.received_unix_us),
-            compute_us=compute_us,
-            batch_rows=rows,
-            batch_requests=len(jobs),
-            model_version=version.version,
-        )
-        replies[place] = Reply(id=job.id, body=body, receipt=receipt)
+@dataclass(frozen=True, slots=True)
+class _Halving:
+    """Runs jobs as one batch, or as halves of it if that fails; fills their places in `replies` and adds to `runs`."""
+
+    model: LoadedModel
+    version: ModelVersion
+    replies: list[Reply]
+    runs: list[Run]
+
+    def run(self, jobs: list[Decoded], start_ns: int) -> None:
+        compute_start_ns, began = time.time_ns(), time.perf_counter_ns()
+        compute_ns, error = 0, ""
+        try:
+            outputs = self.model.run(_join([inputs for _, _, inputs in jobs], self.version))
+            compute_ns = time.perf_counter_ns() - began
+            parts = _split(outputs, [job.rows for _, job, _ in jobs])
+            bodies = [
+                encode_outputs(job.request, self.version, part) for (_, job, _), part in zip(jobs, parts, strict=True)
+            ]
+        except Exception as failed:
+            if len(jobs) > 1:
+                middle = len(jobs) // 2
+                self.run(jobs[:middle], time.time_ns())
+                self.run(jobs[middle:], time.time_ns())
+                return
+            place, job, _ = jobs[0]
+            self.replies[place] = failure(job.id, _fault(failed, self.version))
+            error = self.replies[place].error.message
+        else:
+            self._answer(jobs, bodies, compute_start_ns // 1000, compute_ns // 1000)
+        rows, alone = sum(job.rows for _, job, _ in jobs), [job for _, job, _ in jobs]
+        self.runs.append(Run(alone, rows, start_ns, time.time_ns(), compute_start_ns, compute_ns, error))
+
+    def _answer(self, jobs: list[Decoded], bodies: list[bytes], start_unix_us: int, compute_us: int) -> None:
+        rows = sum(job.rows for _, job, _ in jobs)
+        for (place, job, _), body in zip(jobs, bodies, strict=True):
+            receipt = Receipt(
+                queue_us=max(0, job.received_unix_us - job.accepted_unix_us),
+                batch_us=max(0, start_unix_us - job.received_unix_us),
+                compute_us=compute_us,
+                batch_rows=rows,
+                batch_requests=len(jobs),
+                model_version=self.version.version,
+            )
+            self.replies[place] = Reply(id=job.id, body=body, receipt=receipt)
 
 
 def _fault(error: Exception, version: ModelVersion) -> Exception:

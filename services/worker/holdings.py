@@ -105,7 +105,7 @@ class Holdings:
                 await lane.drain(hand_back=False)
             finally:
                 task.cancel()
-                lane.loader.unload()
+                lane.gone()
 
         ending = self._group.create_task(end(), name=f"end of lane {key[0]} {key[1]}")
         self._ends.add(ending)

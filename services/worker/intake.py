@@ -27,7 +27,8 @@ class Held:
         """Makes the job; it counts as one row where the model has no batch axis. Raises DecodeError."""
         request = ModelInferRequest.FromString(body)
         rows = request.inputs[0].shape[0] if batched and request.inputs and request.inputs[0].shape else 1
-        self.job = Job(self.work.id, request, rows, self.work.accepted_unix_us, self.received_unix_us)
+        work = self.work
+        self.job = Job(work.id, request, rows, work.accepted_unix_us, self.received_unix_us, work.traceparent)
 
     def seconds_left(self) -> float:
         """Until nobody waits any more."""

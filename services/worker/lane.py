@@ -17,6 +17,7 @@ from services.worker.device import Device
 from services.worker.execution import Job, failure, run_batch
 from services.worker.intake import Held, batch_shape
 from services.worker.loading import Loader
+from services.worker.observation import BatchObserver
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
 from services.worker.replies.ticket import Ticket
@@ -33,7 +34,15 @@ class Lane:
     """
 
     def __init__(
-        self, version: ModelVersion, *, eager: bool, broker: Broker, links: Links, device: Device, loader: Loader
+        self,
+        version: ModelVersion,
+        *,
+        eager: bool,
+        broker: Broker,
+        links: Links,
+        device: Device,
+        loader: Loader,
+        observer: BatchObserver,
     ) -> None:
         self.version = version
         self.loader = loader
@@ -42,6 +51,7 @@ class Lane:
         self._eager = eager
         self._links = links
         self._device = device
+        self._observer = observer
         self._subscription = Subscription(broker, version, self._on_delivery)
         batching = version.spec.batching
         self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, batching.max_queue_delay_us / 1e6)
@@ -83,6 +93,11 @@ class Lane:
         """The version became the latest, or got an alias: load it before it is asked for."""
         self._eager = True
         self._work.set()
+
+    def gone(self) -> None:
+        """The version was deleted and the lane has drained: nothing of it is kept or exported."""
+        self.loader.unload()
+        self._observer.forget()
 
     async def drain(self, *, hand_back: bool = True) -> None:
         """Stops consuming and returns once all that was taken is answered and confirmed.
@@ -242,7 +257,9 @@ class Lane:
         if model is None:
             error = FailedPrecondition(self.loader.why_not())
             return [failure(job.id, error) for job in jobs]
-        return await self._device.run(lambda: run_batch(model, self.version, jobs))
+        replies, runs = await self._device.run(lambda: run_batch(model, self.version, jobs))
+        self._observer.ran(runs)
+        return replies
 
     def _on_settled(self, ticket: Ticket, link: Link) -> None:
         self._tickets.discard(ticket)

@@ -23,14 +23,15 @@ MOST_BACKOFF_SECONDS = 60.0
 
 
 class Loader:
-    """Loads one version, once it is asked to; `on_change` is called when its state is another.
+    """Loads one version, once it is asked to; `on_change` is called when its state is another,
+    with whether the model is in memory.
 
     Attributes:
         model: the loaded model, None before and after a failure.
     """
 
     def __init__(
-        self, version: ModelVersion, cache: ArtifactCache, device: Device, on_change: Callable[[], None]
+        self, version: ModelVersion, cache: ArtifactCache, device: Device, on_change: Callable[[bool], None]
     ) -> None:
         self.model: LoadedModel | None = None
         self._version = version
@@ -96,10 +97,11 @@ class Loader:
     def unload(self) -> None:
         """Drops the model."""
         self.model = None
+        self._on_change(False)
 
     def _become(self, state: LoadState.ValueType, reason: str = "") -> None:
         self._state, self._reason = state, reason
-        self._on_change()
+        self._on_change(self.loaded)
 
     def _failed(self, reason: str) -> None:
         self._retry_at = time.monotonic() + self._backoff

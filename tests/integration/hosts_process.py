@@ -109,20 +109,8 @@ def running(front: str, folder: Path, **environment: str) -> Iterator[HostProces
     assert process.stdout is not None
     words = process.stdout.readline().split()
     assert words[:2] == ["ready", "echo"], (words, (folder / "said").read_text())
-    http = words[2] if front == "envoy" else _http_address(process.pid, words[2])
-    with HostProcess(process, words[2], http, folder / "said") as host:
+    with HostProcess(process, words[2], words[3], folder / "said") as host:
         yield host
-
-
-def _http_address(pid: int, grpc_address: str) -> str:
-    """The other port that the process listens on: with port 0 nothing but the application is told of it."""
-    inodes = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        address = f"127.0.0.1:{int(fields[1].partition(':')[2], 16)}"
-        if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes and address != grpc_address:
-            return address
-    raise AssertionError("the process listens on one port only")
 
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

@@ -24,6 +24,14 @@ class RunningStack:
         """host:port of a process."""
         return str(self._state()[name]["address"])
 
+    def http(self) -> str:
+        """host:port of the gateway's HTTP; its gRPC port too where Envoy is the front."""
+        return str(self._state()["gateway"]["http"])
+
+    def metrics(self, name: str) -> str:
+        """host:port of a process's Prometheus page."""
+        return str(self._state()[name]["metrics"])
+
     def pid(self, name: str) -> int:
         """The process's id now; it changes with each restart."""
         return int(self._state()[name]["pid"])

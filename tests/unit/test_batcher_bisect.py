@@ -8,6 +8,7 @@ from headrace.v1.model_pb2 import BatchingSpec, ModelSpec, ModelVersion, TensorS
 from headrace.v1.reply_pb2 import Reply
 from services.common.tensors import Array
 from services.worker.execution import Job, run_batch
+from services.worker.runtime.port import LoadedModel
 
 POISON = 666.0
 
@@ -54,6 +55,10 @@ def job(number: int, *values: float, width: int = 2) -> Job:
     return Job(number, request, len(values), 1_000, 3_000)
 
 
+def replies_of(model: LoadedModel, version: ModelVersion, jobs: list[Job]) -> list[Reply]:
+    return run_batch(model, version, jobs)[0]
+
+
 def values(reply: Reply) -> list[float]:
     response = ModelInferResponse.FromString(reply.body)
     return [float(value) for value in np.frombuffer(response.raw_output_contents[0], np.float32)]
@@ -61,7 +66,7 @@ def values(reply: Reply) -> list[float]:
 
 def test_each_request_gets_its_own_rows_and_a_receipt() -> None:
     model = Doubler()
-    replies = run_batch(model, version(), [job(1, 1.0), job(2, 2.0, 3.0)])
+    replies = replies_of(model, version(), [job(1, 1.0), job(2, 2.0, 3.0)])
     assert [values(reply) for reply in replies] == [[2, 2], [4, 4, 6, 6]]
     assert model.batches == [3]
     receipt = replies[1].receipt
@@ -70,7 +75,7 @@ def test_each_request_gets_its_own_rows_and_a_receipt() -> None:
 
 
 def test_gateways_number_alike_and_their_answers_are_never_swapped() -> None:
-    replies = run_batch(Doubler(), version(), [job(1, 1.0), job(1, 5.0)])
+    replies = replies_of(Doubler(), version(), [job(1, 1.0), job(1, 5.0)])
     assert [values(reply) for reply in replies] == [[2, 2], [10, 10]]
 
 
@@ -78,7 +83,7 @@ def test_gateways_number_alike_and_their_answers_are_never_swapped() -> None:
 def test_a_poisoned_request_fails_alone(at: int) -> None:
     numbers = [1.0, 2.0, 3.0, 4.0, 5.0]
     numbers[at] = POISON
-    replies = run_batch(Doubler(), version(), [job(index, number) for index, number in enumerate(numbers)])
+    replies = replies_of(Doubler(), version(), [job(index, number) for index, number in enumerate(numbers)])
     for index, reply in enumerate(replies):
         assert reply.id == index
         if index == at:
@@ -92,7 +97,7 @@ def test_a_request_whose_bytes_do_not_fit_fails_before_the_batch() -> None:
     bad = job(2, 2.0)
     bad.request.raw_input_contents[0] = b"123"
     model = Doubler()
-    replies = run_batch(model, version(), [job(1, 1.0), bad, job(3, 3.0)])
+    replies = replies_of(model, version(), [job(1, 1.0), bad, job(3, 3.0)])
     assert replies[1].error.code == 3
     assert [values(replies[0]), values(replies[2])] == [[2, 2], [6, 6]]
     assert model.batches == [2]
@@ -103,7 +108,7 @@ def test_rows_that_disagree_never_shift_a_neighbours() -> None:
     crooked = job(1, 1.0)
     crooked.request.inputs.add(name="z", datatype="FP32", shape=[2, 1])
     crooked.request.raw_input_contents.append(bytes(8))
-    replies = run_batch(Doubler(), version(), [crooked, job(2, 2.0)])
+    replies = replies_of(Doubler(), version(), [crooked, job(2, 2.0)])
     assert replies[0].error.code == 3
     assert "2 rows" in replies[0].error.message
     assert values(replies[1]) == [4, 4]
@@ -114,24 +119,24 @@ def test_types_are_never_mixed_silently() -> None:
     other.request.inputs[0].datatype = "FP64"
     other.request.raw_input_contents[0] = np.full(2, 2.5).tobytes()
     model = Doubler()
-    replies = run_batch(model, version(), [job(1, 1.0), other])
+    replies = replies_of(model, version(), [job(1, 1.0), other])
     assert [values(reply) for reply in replies] == [[2, 2], [5, 5]]
     assert model.batches == [1, 1]
 
 
 def test_padding_evens_lengths_out() -> None:
-    replies = run_batch(Doubler(), version(padding=True, width=-1), [job(1, 1.0), job(2, 2.0, width=4)])
+    replies = replies_of(Doubler(), version(padding=True, width=-1), [job(1, 1.0), job(2, 2.0, width=4)])
     assert [values(reply) for reply in replies] == [[2, 2, -2, -2], [4, 4, 4, 4]]
 
 
 def test_a_model_that_does_not_work_row_by_row_still_answers() -> None:
-    replies = run_batch(Summer(), version(), [job(1, 1.0), job(2, 2.0)])
+    replies = replies_of(Summer(), version(), [job(1, 1.0), job(2, 2.0)])
     assert [values(reply) for reply in replies] == [[2.0], [4.0]]
 
 
 def test_only_the_outputs_asked_for_are_sent() -> None:
     asking = job(1, 1.0)
     asking.request.outputs.add(name="nope")
-    reply = run_batch(Doubler(), version(), [asking])[0]
+    reply = replies_of(Doubler(), version(), [asking])[0]
     assert reply.error.code == 3
     assert "no output 'nope'" in reply.error.message

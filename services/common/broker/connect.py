@@ -10,6 +10,11 @@ from services.common.errors import InvalidArgument
 PATIENCE_SECONDS = 30.0
 
 
+def messaging_system(url: str) -> str:
+    """What traces call the broker behind this URL."""
+    return "rabbitmq" if urlsplit(url).scheme in ("amqp", "amqps") else "headrace"
+
+
 async def connect(url: str, *, name: str, on_restored: Callable[[], None] | None = None) -> Broker:
     """Connects, and stays connected for ever: queues and consumers are restored after each break.
 

@@ -1,7 +1,7 @@
 """The gateway's side of the reply channel: one link for each attached worker stream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from hmac import compare_digest
 
 from google.protobuf.message import DecodeError
@@ -76,12 +76,14 @@ class ReplyChannel:
 
     Args:
         gateway_id, token: what a worker must have read from the queue to be let in.
+        on_claim: called with what became of each claim: "run" or "drop".
     """
 
-    def __init__(self, pending: PendingTable, gateway_id: str, token: str) -> None:
+    def __init__(self, pending: PendingTable, gateway_id: str, token: str, on_claim: Callable[[str], None]) -> None:
         self._pending = pending
         self._gateway_id = gateway_id
         self._token = token
+        self._on_claim = on_claim
         self._links: set[Link] = set()
 
     @property
@@ -148,7 +150,9 @@ class ReplyChannel:
         if frame.sequence:
             link.received(frame.sequence)
         for claim in frame.claims:
-            link.verdict(claim.id, self._pending.claim(claim.id, link.worker, self.workers))
+            attempt = self._pending.claim(claim.id, link.worker, self.workers)
+            self._on_claim("run" if attempt else "drop")
+            link.verdict(claim.id, attempt)
         for request_id in frame.fetches:
             link.fetch(request_id)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from headrace.v1.reply_pb2 import Reply
 from services.common.errors import HeadraceError, PoisonedRequest, QueueFull
+from services.common.telemetry.requests import RequestTrace
 from services.gateway.routes import Route
 
 
@@ -26,7 +27,7 @@ class Pending:
     body: bytes
     accepted_unix_us: int
     deadline_unix_us: int
-    traceparent: str
+    trace: RequestTrace | None
     tenant: str
     answer: asyncio.Future[Reply]
     attempt: int = 0

@@ -27,14 +27,25 @@ class Publisher:
     Args:
         restored: set while the broker is there; waited for when a publish found it away.
         inline_bytes: larger bodies stay here; the worker fetches them.
+        system: the broker's name in traces.
     """
 
-    def __init__(self, broker: Broker, route: Route, reply_to: str, inline_bytes: int, restored: asyncio.Event) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        route: Route,
+        reply_to: str,
+        *,
+        inline_bytes: int,
+        restored: asyncio.Event,
+        system: str,
+    ) -> None:
         self._broker = broker
         self._route = route
         self._reply_to = reply_to
         self._inline_bytes = inline_bytes
         self._restored = restored
+        self._system = system
         self._gathered: deque[Pending] = deque()
         self._wake = asyncio.Event()
         batch = route.spec_version.spec.batching.max_batch_size
@@ -107,6 +118,7 @@ class Publisher:
         """Publishes one message; what the broker could not take for now goes back to the head of the line."""
         if not requests:
             return
+        start_ns = time.time_ns()
         try:
             await self._broker.publish(self._route.queue, self._message(requests))
         except QueueFull as error:
@@ -120,6 +132,10 @@ class Publisher:
         else:
             for pending in requests:
                 pending.published = True
+                if pending.trace is not None:
+                    pending.trace.published(
+                        self._route.queue, len(requests), start_ns, time.time_ns(), system=self._system
+                    )
 
     async def _refused(self, requests: list[Pending], error: QueueFull) -> None:
         """A message of several may fit in part: halve it. A single request is refused."""
@@ -141,8 +157,8 @@ class Publisher:
                 accepted_unix_us=pending.accepted_unix_us,
                 attempt=pending.attempt,
             )
-            if pending.traceparent:
-                item.traceparent = pending.traceparent
+            if pending.trace is not None:
+                item.traceparent = pending.trace.traceparent
             if pending.tenant:
                 item.tenant = pending.tenant
             if len(pending.body) <= self._inline_bytes:

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from services.common.broker.port import Broker, Depth
@@ -22,6 +22,8 @@ class QueueBackend:
 
     Args:
         restored: set by the broker adapter's `on_restored`, cleared by publishers that find it away.
+        on_republished: called for each request that is published again.
+        system: the broker's name in traces.
     """
 
     def __init__(
@@ -33,6 +35,8 @@ class QueueBackend:
         reply_to: str,
         inline_bytes: int,
         restored: asyncio.Event,
+        on_republished: Callable[[Route], None],
+        system: str,
     ) -> None:
         self._broker = broker
         self._pending = pending
@@ -40,6 +44,8 @@ class QueueBackend:
         self._reply_to = reply_to
         self._inline_bytes = inline_bytes
         self._restored = restored
+        self._on_republished = on_republished
+        self._system = system
         self._ids = itertools.count(1)
         self._publishers: dict[str, Publisher] = {}
         self._group: asyncio.TaskGroup | None = None
@@ -72,7 +78,7 @@ class QueueBackend:
             body=work.body,
             accepted_unix_us=now_us,
             deadline_unix_us=now_us + int(work.timeout * 1e6),
-            traceparent=work.traceparent,
+            trace=work.trace,
             tenant=work.tenant,
             answer=loop.create_future(),
         )
@@ -100,6 +106,7 @@ class QueueBackend:
                 # Redelivered because the connection broke, not because a worker died.
                 pending.claims = 0
                 pending.published = False
+                self._on_republished(pending.route)
                 self._publisher(pending.route).add(pending)
         self._restored.set()
 
@@ -130,7 +137,14 @@ class QueueBackend:
         if publisher is None:
             if self._group is None:
                 raise Unavailable("the gateway is starting or stopping; try again")
-            publisher = Publisher(self._broker, route, self._reply_to, self._inline_bytes, self._restored)
+            publisher = Publisher(
+                self._broker,
+                route,
+                self._reply_to,
+                inline_bytes=self._inline_bytes,
+                restored=self._restored,
+                system=self._system,
+            )
             self._publishers[route.queue] = publisher
             self._tasks.append(self._group.create_task(publisher.run(), name=f"publisher of {route.queue}"))
         return publisher

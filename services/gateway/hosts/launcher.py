@@ -88,7 +88,7 @@ async def _run_aio(name: str, settings: GatewaySettings, factory: Factory, stop:
             async with asyncio.TaskGroup() as group:
                 group.create_task(host.run(application, gate, http_socket, ready, ended), name="host")
                 await ready.wait()
-                _say_ready(name, settings.listen)
+                _say_ready(name, settings.listen, settings.http_listen)
                 await stop.wait()
                 await gate.drain(settings.drain_seconds)
                 ended.set()
@@ -133,7 +133,7 @@ async def _watch(
         raise FailedPrecondition(f"did not start on {settings.listen}: {why}")
     if not control.ready.is_set():
         raise FailedPrecondition(f"did not start on {settings.listen} within {START_SECONDS:.0f} s; its log is above")
-    _say_ready(name, settings.listen)
+    _say_ready(name, settings.listen, settings.listen)
     await _first(None, died, stop)
     if not died.done():
         await control.drain()
@@ -220,5 +220,5 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _say_ready(name: str, listen: str) -> None:
-    print(f"ready {name} {listen}", flush=True)
+def _say_ready(name: str, listen: str, http: str) -> None:
+    print(f"ready {name} {listen} {http}", flush=True)

@@ -71,11 +71,10 @@ class Inference:
 
     async def _infer(self, call: Call, request: ModelInferRequest, body: bytes) -> Answer:
         route = self._routes.resolve(request.model_name, request.model_version)
-        rows = route.signature.check(request)
-        timeout = _timeout(call, request, route.timeout)
         observed = self._observer.begin(call, route)
         try:
-            work = Work(route, body, rows, timeout, observed.traceparent)
+            rows = route.signature.check(request)
+            work = Work(route, body, rows, _timeout(call, request, route.timeout), observed.trace)
             answer = await self._backend.infer(work)
         except BaseException as error:
             observed.failed(error)
