@@ -31,6 +31,8 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "opentelemetry": ("services.common.telemetry.",),
     "prometheus_client": ("services.common.telemetry.",),
 }
+SCALING_POLICY_NAMES = ("config", "decide", "guards", "memory", "need", "observation", "windows")
+SCALING_POLICY = {f"services.autoscaler.policy.{name}" for name in SCALING_POLICY_NAMES}
 # The pure part of the LLM engine, which imports itself only.
 LLM_CORE_NAMES = ("admission", "blocks", "config", "line", "plan", "request", "scheduler", "sequence")
 LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"services.common.sampling"}
@@ -38,6 +40,7 @@ LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"servic
 PURE: dict[str, set[str]] = {
     "services.worker.batcher": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
+    **{f"services.autoscaler.policy.{name}": SCALING_POLICY for name in SCALING_POLICY_NAMES},
     "services.broker.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},
     "services.common.sampling": set(),

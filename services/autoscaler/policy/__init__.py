@@ -1,0 +1,1 @@
+"""How many workers there should be: a pure function of time, what was observed and what was remembered."""
