@@ -1,0 +1,1 @@
+"""The servers that Headrace is measured beside. Each file runs in its own environment and imports nothing of ours."""
