@@ -67,7 +67,8 @@ def ratio(runs: Sequence[tuple[Cell, Figures]], bar: Bar) -> float | None:
     ]
     if not all(sides):
         return None
-    return median(mine / theirs for mine, theirs in zip(*sides, strict=True))
+    mine, theirs = sides
+    return median(one / other for one, other in zip(mine, theirs, strict=True))
 
 
 def bar_lines(runs: Sequence[tuple[Cell, Figures]]) -> list[str]:
