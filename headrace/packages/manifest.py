@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from headrace.v1.model_pb2 import ModelSpec, TensorSpec
+from headrace.v1.model_pb2 import ModelSpec, TensorSpec, TextSpec
 
 # Where the graph has a batch axis and nobody said how long a batch may be.
 DEFAULT_MAX_BATCH_SIZE = 64
@@ -66,10 +66,37 @@ class Warmup(_Part):
     shapes: dict[str, list[Annotated[int, Field(ge=0)]]] = {}
 
 
+class Llm(_Part):
+    """How a language model's engine is set up; names are vLLM's."""
+
+    max_model_len: Annotated[int, Field(ge=1)] | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    max_num_batched_tokens: Annotated[int, Field(ge=1)] | None = None
+    kv_cache_memory: Annotated[int, BeforeValidator(_bytes), Field(ge=1)] | None = None
+    block_size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    prefix_caching: bool | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+    tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
+
+    def apply(self, text: TextSpec) -> None:
+        """Puts what is said over what the model's own files say."""
+        for name in type(self).model_fields:
+            if (value := getattr(self, name)) is not None:
+                setattr(text, "kv_cache_bytes" if name == "kv_cache_memory" else name, value)
+
+
+class OpenAI(_Part):
+    """The OpenAI-compatible server that runs the model, for `runtime: openai`."""
+
+    base_url: Annotated[str, Field(pattern="^https?://")]
+    model: str
+    api_key_env: str = ""
+
+
 class Manifest(_Part):
     """All keys of model.yaml; every one is optional."""
 
-    runtime: Literal["onnx", "torch"] | None = None
+    runtime: Literal["onnx", "torch", "llm", "vllm", "openai"] | None = None
     entry: str | None = None
     description: str = ""
     inputs: dict[str, Tensor] = {}
@@ -79,6 +106,18 @@ class Manifest(_Part):
     warmup: Warmup = Warmup()
     memory: Annotated[int, BeforeValidator(_bytes), Field(ge=0)] = 0
     parameters: dict[str, str] = {}
+    llm: Llm = Llm()
+    openai: OpenAI | None = None
+
+    def apply_text(self, spec: ModelSpec) -> None:
+        """Puts what the manifest says into a language model's spec. Raises ManifestError for what is not for those."""
+        for key, default in (("inputs", {}), ("outputs", {}), ("batching", Batching()), ("warmup", Warmup())):
+            if getattr(self, key) != default:
+                raise ManifestError(
+                    "this is for models of tensors; language models are batched continuously: see the key llm", key
+                )
+        self.llm.apply(spec.text)
+        self._apply_common(spec)
 
     def apply(self, spec: ModelSpec) -> None:
         """Puts what the manifest says over what the graph says. Raises ManifestError where the two cannot be joined."""
@@ -86,6 +125,9 @@ class Manifest(_Part):
         _narrow("outputs", self.outputs, {tensor.name: tensor for tensor in spec.outputs})
         self._apply_batching(spec)
         self._apply_warmup(spec)
+        self._apply_common(spec)
+
+    def _apply_common(self, spec: ModelSpec) -> None:
         spec.queue.max_requests = self.queue.max_requests or 0
         spec.queue.default_timeout_ms = self.queue.default_timeout_ms or 0
         spec.queue.max_attempts = self.queue.max_attempts or 0

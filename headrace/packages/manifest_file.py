@@ -26,7 +26,10 @@ class ManifestFile:
     def apply(self, spec: ModelSpec) -> None:
         """Puts the manifest over the spec. Raises PackageError."""
         try:
-            self.manifest.apply(spec)
+            if spec.HasField("text"):
+                self.manifest.apply_text(spec)
+            else:
+                self.manifest.apply(spec)
         except ManifestError as error:
             raise self.refuse(str(error), *error.keys) from error
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.packages.error import PackageError
+from headrace.packages.language_model import is_language_model, read_language_model, remote_spec
 from headrace.packages.manifest import Manifest
 from headrace.packages.manifest_file import ManifestFile, read_manifest
 from headrace.v1.model_pb2 import ModelSpec
@@ -37,7 +38,10 @@ def read_package(path: Path) -> Package:
     _refuse_pickles([path])
     runtime = RUNTIMES.get(path.suffix.lower())
     if runtime is None:
-        raise PackageError(f"{path}: expected a .onnx file, a torch.export archive (.pt2) or a folder")
+        raise PackageError(
+            f"{path}: expected a .onnx file, a torch.export archive (.pt2), or a folder with one of them or with a"
+            " Hugging Face model"
+        )
     weights = _weights(path, runtime)
     _check_weights(path, weights, path.parent)
     return _package(ManifestFile(path, Manifest()), path.parent, [path, *weights], path, runtime)
@@ -50,6 +54,14 @@ def _read_folder(folder: Path) -> Package:
             raise PackageError(f"{file}: links are not followed; put the file itself into the folder")
     files = [file for file in found if file.is_file() and file != folder / MANIFEST]
     said = read_manifest(folder / MANIFEST)
+    if said.manifest.runtime == "openai":
+        return Package(remote_spec(said), {MANIFEST: folder / MANIFEST})
+    if said.manifest.runtime in {"llm", "vllm"} or (said.manifest.runtime is None and is_language_model(folder)):
+        _refuse_pickles(files, "save the weights as safetensors")
+        spec, needed = read_language_model(folder, files)
+        spec.runtime = said.manifest.runtime or "llm"
+        said.apply(spec)
+        return Package(spec, {file.relative_to(folder).as_posix(): file for file in needed})
     entry = _entry(folder, files, said)
     runtime = said.manifest.runtime or RUNTIMES.get(entry.suffix.lower())
     if runtime is None:
@@ -75,13 +87,10 @@ def _entry(folder: Path, files: list[Path], said: ManifestFile) -> Path:
     return models[0]
 
 
-def _refuse_pickles(files: list[Path]) -> None:
+def _refuse_pickles(files: list[Path], instead: str = "export to ONNX or with torch.export (.pt2)") -> None:
     for file in files:
         if file.suffix.lower() in PICKLES:
-            raise PackageError(
-                f"{file}: {file.suffix} files are pickles and can run any code; export to ONNX or with torch.export"
-                " (.pt2)"
-            )
+            raise PackageError(f"{file}: {file.suffix} files are pickles and can run any code; {instead}")
 
 
 def _check_weights(entry: Path, weights: list[Path], folder: Path) -> None:

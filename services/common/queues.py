@@ -5,6 +5,8 @@ from services.common.broker.port import QueueSpec
 
 DEFAULT_MAX_REQUESTS = 1000
 DEFAULT_TIMEOUT = 60.0
+# A long generation is no hung one.
+DEFAULT_TEXT_TIMEOUT = 600.0
 DEFAULT_MAX_ATTEMPTS = 3
 
 

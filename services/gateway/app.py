@@ -21,6 +21,7 @@ from services.gateway.protocol.service import ProtocolService
 from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
 from services.gateway.status import StatusService
+from services.gateway.text.service import TextGeneration
 
 SYNC_SECONDS = 30.0
 
@@ -100,8 +101,10 @@ async def _gateway(
             registry=registry,
             registry_connected=lambda: watch.connected,
         )
+        text = TextGeneration(routes, backend, observer)
         methods = {
             **protocol,
+            **text.methods(),
             **status.methods(),
             "/headrace.v1.ReplyService/Attach": Stream(replies.attach),
         }

@@ -1,9 +1,11 @@
 """The port between the protocol and whatever runs requests: the queue, or a model in this very process."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
 
 from headrace.v1.reply_pb2 import Receipt
+from headrace.v1.text_generation_pb2 import TextChunk, Usage
 from services.common.telemetry.requests import RequestTrace
 from services.gateway.routes import Route
 
@@ -13,7 +15,8 @@ class Work:
     """One checked request.
 
     Attributes:
-        body: the client's serialised ModelInferRequest, untouched.
+        body: the client's serialised ModelInferRequest, untouched; a GenerateRequest for a language model.
+        rows: how much of a batch it fills; the number of sequences for a language model.
         timeout: seconds until nobody waits for the answer any more.
         trace: None if the request is not sampled.
     """
@@ -34,11 +37,25 @@ class Answer:
     receipt: Receipt
 
 
+@dataclass(frozen=True, slots=True)
+class TextEnd:
+    """What comes after a generation's last piece."""
+
+    usage: Usage
+    receipt: Receipt
+
+
+Events = AsyncGenerator[TextChunk | TextEnd, None]
+
+
 class Backend(Protocol):
     """Runs requests. Cancelling `infer` abandons the request."""
 
     async def infer(self, work: Work) -> Answer:
         """Raises HeadraceErrors; the caller has been promised an answer or a clear error."""
+
+    def generate(self, work: Work) -> Events:
+        """Runs a language model: pieces as they come, and one TextEnd. Closing it abandons the request."""
 
     def ready(self) -> bool:
         """It could take a request now."""

@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 
 from headrace.v1.model_pb2 import Model, ModelVersion
 from services.common.errors import NotFound
-from services.common.queues import DEFAULT_MAX_ATTEMPTS, DEFAULT_MAX_REQUESTS, DEFAULT_TIMEOUT, queue_name
+from services.common.queues import (
+    DEFAULT_MAX_ATTEMPTS,
+    DEFAULT_MAX_REQUESTS,
+    DEFAULT_TEXT_TIMEOUT,
+    DEFAULT_TIMEOUT,
+    queue_name,
+)
 from services.gateway.protocol.signature import Signature
 
 
@@ -19,6 +25,7 @@ class Route:
         max_requests: most requests admitted and unanswered at this gateway.
         timeout: seconds for requests that bring no deadline.
         max_attempts: granted claims after which a request is given up.
+        text: it is a language model.
     """
 
     name: str
@@ -29,11 +36,12 @@ class Route:
     max_requests: int
     timeout: float
     max_attempts: int
+    text: bool
 
 
 def route_of(version: ModelVersion) -> Route:
     """Prepares a version for the hot path."""
-    queue = version.spec.queue
+    queue, text = version.spec.queue, version.spec.HasField("text")
     return Route(
         name=version.name,
         version=version.version,
@@ -41,8 +49,9 @@ def route_of(version: ModelVersion) -> Route:
         queue=queue_name(version.name, version.version),
         signature=Signature.of(version.spec),
         max_requests=queue.max_requests or DEFAULT_MAX_REQUESTS,
-        timeout=queue.default_timeout_ms / 1000 or DEFAULT_TIMEOUT,
+        timeout=queue.default_timeout_ms / 1000 or (DEFAULT_TEXT_TIMEOUT if text else DEFAULT_TIMEOUT),
         max_attempts=queue.max_attempts or DEFAULT_MAX_ATTEMPTS,
+        text=text,
     )
 
 

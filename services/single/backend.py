@@ -6,8 +6,8 @@ import time
 
 from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.model_pb2 import ModelVersion
-from services.common.errors import DeadlineExceeded, error_of
-from services.gateway.backend import Answer, Work
+from services.common.errors import DeadlineExceeded, Unimplemented, error_of
+from services.gateway.backend import Answer, Events, Work
 from services.gateway.routes import Route
 from services.worker.device import Device
 from services.worker.execution import Job, run_batch
@@ -52,6 +52,10 @@ class LocalBackend:
         if outcome == "error":
             raise error_of(reply.error.code, reply.error.message)
         return Answer(reply.body, reply.receipt)
+
+    def generate(self, work: Work) -> Events:
+        """Not offered. Raises Unimplemented."""
+        raise Unimplemented(f"'{work.route.name}' is a language model; a single replica serves none, use `headrace up`")
 
     def ready(self) -> bool:
         """The model was loaded before the server began to listen."""

@@ -19,12 +19,14 @@ from services.common.telemetry.setup import Telemetry, start
 from services.worker.cache import ArtifactCache
 from services.worker.device import Device
 from services.worker.fleet import report
-from services.worker.holdings import Holdings
+from services.worker.holdings import AnyLane, Holdings
 from services.worker.lane import Lane
-from services.worker.loading import Loader
+from services.worker.loading import Loader, on_device
 from services.worker.observation import BatchObserver
 from services.worker.replies.links import Links
 from services.worker.settings import WorkerSettings
+from services.worker.text.lane import TextLane
+from services.worker.text.loading import text_opener
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
         changed = asyncio.Event()
         instruments, system = WorkerInstruments(telemetry.ledger), messaging_system(settings.broker)
 
-        def make_lane(version: ModelVersion, eager: bool) -> Lane:
+        def make_lane(version: ModelVersion, eager: bool) -> AnyLane:
             queue = queue_name(version.name, version.version)
             observer = BatchObserver(
                 telemetry, instruments, model=version.name, version=version.version, queue=queue, system=system
@@ -61,7 +63,13 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
                 observer.loaded(loaded)
                 changed.set()
 
-            loader = Loader(version, cache, device, on_change)
+            if version.spec.HasField("text"):
+                opener = text_opener(version.spec, settings.threads)
+                text_loader = Loader(version, cache, opener, on_change)
+                # Half of the drain is for generations to end by themselves, half to see the others into new hands.
+                patience = settings.drain_seconds / 2
+                return TextLane(version, eager=eager, broker=broker, links=links, loader=text_loader, patience=patience)
+            loader = Loader(version, cache, on_device(device, version.spec), on_change)
             return Lane(
                 version, eager=eager, broker=broker, links=links, device=device, loader=loader, observer=observer
             )

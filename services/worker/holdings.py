@@ -7,8 +7,10 @@ from headrace.v1.fleet_pb2 import LOAD_STATE_DRAINING, LOAD_STATE_READY, HeldMod
 from headrace.v1.model_pb2 import Model, ModelVersion
 from services.worker.lane import Lane
 from services.worker.replies.link import Link
+from services.worker.text.lane import TextLane
 
 Key = tuple[str, int]
+AnyLane = Lane | TextLane
 
 
 class Holdings:
@@ -22,12 +24,12 @@ class Holdings:
     """
 
     def __init__(
-        self, only: set[str], make_lane: Callable[[ModelVersion, bool], Lane], group: asyncio.TaskGroup
+        self, only: set[str], make_lane: Callable[[ModelVersion, bool], AnyLane], group: asyncio.TaskGroup
     ) -> None:
         self._only = only
         self._make_lane = make_lane
         self._group = group
-        self._lanes: dict[Key, Lane] = {}
+        self._lanes: dict[Key, AnyLane] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._ends: set[asyncio.Task[None]] = set()
         self._draining = False
@@ -81,7 +83,7 @@ class Holdings:
         for task in self._ends:
             task.cancel()
 
-    def lanes(self) -> list[Lane]:
+    def lanes(self) -> list[AnyLane]:
         """All lanes."""
         return list(self._lanes.values())
 

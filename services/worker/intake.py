@@ -1,15 +1,22 @@
 """From a delivery to jobs: envelopes opened, the expired dropped, the suspicious set aside."""
 
+import logging
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.model_pb2 import ModelSpec
-from headrace.v1.work_pb2 import WorkRequest
+from headrace.v1.work_pb2 import Envelope, WorkRequest
+from services.common.broker.port import Delivery
 from services.worker.execution import Job
 from services.worker.replies.link import Link
+from services.worker.replies.links import Links
 from services.worker.replies.ticket import Ticket
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +40,16 @@ class Held:
     def seconds_left(self) -> float:
         """Until nobody waits any more."""
         return self.work.deadline_unix_us / 1e6 - time.time()
+
+
+def opened(delivery: Delivery, links: Links) -> tuple[Envelope, Link] | None:
+    """The envelope and the link to its gateway; None if it cannot be read: then it goes to the dead letters."""
+    try:
+        return Envelope.FromString(delivery.message.body), links.to(delivery.message.reply_to)
+    except (DecodeError, ValueError) as error:
+        log.warning("a message that is not an envelope was rejected: %s", error)
+        delivery.reject()
+        return None
 
 
 def batch_shape(spec: ModelSpec) -> "ShapeOf":

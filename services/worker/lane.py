@@ -1,7 +1,6 @@
 """One model version on this worker: its queue's consumer, its line, its turns on the device."""
 
 import asyncio
-import logging
 import time
 from collections import deque
 
@@ -9,21 +8,20 @@ from google.protobuf.message import DecodeError
 
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Reply
-from headrace.v1.work_pb2 import Envelope, WorkRequest
+from headrace.v1.work_pb2 import WorkRequest
 from services.common.broker.port import Broker, Delivery
 from services.common.errors import FailedPrecondition, InvalidArgument
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
 from services.worker.execution import Job, failure, run_batch
-from services.worker.intake import Held, batch_shape
+from services.worker.intake import Held, batch_shape, opened
 from services.worker.loading import Loader
 from services.worker.observation import BatchObserver
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
 from services.worker.replies.ticket import Ticket
+from services.worker.runtime.port import LoadedModel
 from services.worker.subscription import Subscription
-
-log = logging.getLogger(__name__)
 
 
 class Lane:
@@ -41,7 +39,7 @@ class Lane:
         broker: Broker,
         links: Links,
         device: Device,
-        loader: Loader,
+        loader: Loader[LoadedModel],
         observer: BatchObserver,
     ) -> None:
         self.version = version
@@ -52,8 +50,9 @@ class Lane:
         self._links = links
         self._device = device
         self._observer = observer
-        self._subscription = Subscription(broker, version, self._on_delivery)
         batching = version.spec.batching
+        # Two batches ahead.
+        self._subscription = Subscription(broker, version, self._on_delivery, 2 * batching.max_batch_size)
         self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, batching.max_queue_delay_us / 1e6)
         self._shape = batch_shape(version.spec)
         self._suspects: deque[Held] = deque()
@@ -137,17 +136,13 @@ class Lane:
         return self.loader.loaded
 
     def _on_delivery(self, delivery: Delivery) -> None:
-        """Opens an envelope. What cannot be read goes to the dead letters, with a word in the log."""
+        """Opens an envelope and takes what is in it."""
         if self._stopping:
             delivery.requeue()
             return
-        try:
-            envelope = Envelope.FromString(delivery.message.body)
-            link = self._links.to(delivery.message.reply_to)
-        except (DecodeError, ValueError) as error:
-            log.warning("a message that is not an envelope was rejected: %s", error)
-            delivery.reject()
+        if (found := opened(delivery, self._links)) is None:
             return
+        envelope, link = found
         ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
         self._tickets.add(ticket)
         link.owe()
@@ -215,7 +210,7 @@ class Lane:
         verdict = await held.link.claim(held.work.id)
         if verdict is None and not held.link.gone:
             self._suspects.appendleft(held)
-        elif not verdict:
+        elif verdict is None or not verdict.run:
             held.ticket.settle()
         else:
             async with self._device.turn:

@@ -2,7 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -22,21 +24,39 @@ FIRST_BACKOFF_SECONDS = 2.0
 MOST_BACKOFF_SECONDS = 60.0
 
 
-class Loader:
+class HasDevice(Protocol):
+    """Whatever is loaded, it is somewhere."""
+
+    @property
+    def device(self) -> str:
+        """Where: "cpu", "cuda:0"."""
+
+
+M = TypeVar("M", bound=HasDevice)
+
+
+class Loader(Generic[M]):
     """Loads one version, once it is asked to; `on_change` is called when its state is another,
     with whether the model is in memory.
+
+    Args:
+        open_model: makes the model of the folder with its files.
 
     Attributes:
         model: the loaded model, None before and after a failure.
     """
 
     def __init__(
-        self, version: ModelVersion, cache: ArtifactCache, device: Device, on_change: Callable[[bool], None]
+        self,
+        version: ModelVersion,
+        cache: ArtifactCache,
+        open_model: Callable[[Path], Awaitable[M]],
+        on_change: Callable[[bool], None],
     ) -> None:
-        self.model: LoadedModel | None = None
+        self.model: M | None = None
         self._version = version
         self._cache = cache
-        self._device = device
+        self._open_model = open_model
         self._on_change = on_change
         self._state: LoadState.ValueType = LOAD_STATE_LOADING
         self._reason = ""
@@ -79,11 +99,7 @@ class Loader:
         self.attempted = True
         self._become(LOAD_STATE_LOADING)
         try:
-            folder = await self._cache.folder(self._version)
-            spec = self._version.spec
-            async with self._device.turn:
-                model = await self._device.run(lambda: load_model(folder, spec, self._device.threads))
-                await self._device.run(lambda: warm_up(model, spec))
+            model = await self._open_model(await self._cache.folder(self._version))
         except HeadraceError as error:
             self._failed(str(error))
         except Exception as error:  # whatever a model's files do to a runtime, the worker's other models live on
@@ -108,6 +124,18 @@ class Loader:
         self._backoff = min(self._backoff * 2, MOST_BACKOFF_SECONDS)
         self._become(LOAD_STATE_FAILED, reason)
         log.error("%s", self.why_not())
+
+
+def on_device(device: Device, spec: ModelSpec) -> Callable[[Path], Awaitable[LoadedModel]]:
+    """Opens a model of tensors on the device's thread, when the device is free, and warms it up."""
+
+    async def open_model(folder: Path) -> LoadedModel:
+        async with device.turn:
+            model = await device.run(lambda: load_model(folder, spec, device.threads))
+            await device.run(lambda: warm_up(model, spec))
+            return model
+
+    return open_model
 
 
 def warm_up(model: LoadedModel, spec: ModelSpec) -> None:

@@ -18,22 +18,29 @@ RETRY_SECONDS = 0.5
 
 
 class Subscription:
-    """At most one consumer of a version's queue."""
+    """At most one consumer of a version's queue.
 
-    def __init__(self, broker: Broker, version: ModelVersion, on_delivery: Callable[[Delivery], None]) -> None:
+    Args:
+        ahead: how many requests it takes at a time once the model is loaded.
+    """
+
+    def __init__(
+        self, broker: Broker, version: ModelVersion, on_delivery: Callable[[Delivery], None], ahead: int
+    ) -> None:
         self._broker = broker
         self._version = version
         self._queue = queue_name(version.name, version.version)
         self._on_delivery = on_delivery
+        self._ahead = max(2, ahead)
         self._consumer: Consumer | None = None
         self._closed = asyncio.Event()
 
     async def open(self, *, loaded: bool) -> None:
-        """Consumes: two batches ahead and before others once the model is loaded, one message and after others before.
+        """Consumes: `ahead` and before others once the model is loaded, one message and after others before.
 
         Tries until the broker takes it, or until it is closed.
         """
-        prefetch = max(2, 2 * self._version.spec.batching.max_batch_size) if loaded else 1
+        prefetch = self._ahead if loaded else 1
         while not self._closed.is_set():
             try:
                 await self._broker.declare(queue_spec(self._version))

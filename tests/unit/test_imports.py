@@ -23,6 +23,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "botocore": ("services.common.objects.s3",),
     "docker": ("services.autoscaler.orchestrators.docker",),
     "kubernetes": ("services.autoscaler.orchestrators.kubernetes",),
+    "httpx2": ("services.worker.runtime.openai",),
     "vllm": ("services.worker.runtime.vllm",),
     "onnxruntime": ("services.worker.runtime.onnx", "headrace.packages.onnx_graph"),
     "torch": ("services.worker.runtime.", "headrace.packages.torch_export"),
@@ -40,7 +41,6 @@ LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"servic
 PURE: dict[str, set[str]] = {
     "services.worker.batcher": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
-    "services.autoscaler.service_time": set(),
     **{f"services.autoscaler.policy.{name}": SCALING_POLICY for name in SCALING_POLICY_NAMES},
     "services.broker.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},
@@ -52,6 +52,11 @@ PURE: dict[str, set[str]] = {
         "services.common.datatypes",
         "headrace.v1.model_pb2",
         "headrace.inference.grpc_service_pb2",
+    },
+    "services.gateway.text.checks": {
+        "services.common.text_requests",
+        "services.gateway.routes",
+        "headrace.v1.text_generation_pb2",
     },
     "services.gateway.routes": {
         "services.common.queues",

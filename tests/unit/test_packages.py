@@ -220,7 +220,7 @@ def test_a_folder_needs_no_manifest(tmp_path: Path) -> None:
         ("batching:\n  padding: 1\n", r"line 2, batching.padding: .*boolean, got 1"),
         ("\nbatching:\n", r"line 2, batching: expected keys and values, got None"),
         ("batching:\n  max_queue_delay_ms: 1\n  max_queue_delay_us: 1\n", r"line 3, .*delay is given twice"),
-        ("runtime: tensorflow\n", r"line 1, runtime: .*'onnx' or 'torch', got 'tensorflow'"),
+        ("runtime: tensorflow\n", r"line 1, runtime: .*'onnx', 'torch'.*got 'tensorflow'"),
         ("memory: lots\n", r"line 1, memory: expected a number of bytes, or one with a unit like"),
         ("parameters:\n  retries: 3\n", r"line 2, parameters.retries: .*string, got 3"),
         (

@@ -1,15 +1,16 @@
 """The gateway's side of the reply channel: one link for each attached worker stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from hmac import compare_digest
 
 from google.protobuf.message import DecodeError
 
-from headrace.v1.reply_pb2 import AttachRequest, AttachResponse, PayloadPart, Reply, Verdict, WorkerHello
-from services.common.errors import InvalidArgument, NotFound, Unauthenticated, error_of
+from headrace.v1.reply_pb2 import AttachRequest, AttachResponse, PayloadPart, Progress, Reply, Verdict, WorkerHello
+from services.common.errors import HeadraceError, InvalidArgument, NotFound, Unauthenticated, error_of
 from services.gateway.calls import Call
-from services.gateway.dispatch.pending import PendingTable, fail
+from services.gateway.dispatch.pending import Pending, PendingTable, fail
+from services.gateway.dispatch.text_stream import TextStream
 
 PAYLOAD_PART_BYTES = 1024 * 1024
 
@@ -28,9 +29,9 @@ class Link:
         self._frame.received = sequence
         self._wake.set()
 
-    def verdict(self, request_id: int, attempt: int) -> None:
-        """Answers a claim; attempt 0 means: drop it."""
-        self._frame.verdicts.append(Verdict(id=request_id, run=attempt > 0, attempt=attempt))
+    def verdict(self, request_id: int, attempt: int, progress: Sequence[Progress] = ()) -> None:
+        """Answers a claim; attempt 0 means: drop it. `progress` is what a generation's caller has already."""
+        self._frame.verdicts.append(Verdict(id=request_id, run=attempt > 0, attempt=attempt, progress=progress))
         self._wake.set()
 
     def fetch(self, request_id: int) -> None:
@@ -85,16 +86,23 @@ class ReplyChannel:
         self._token = token
         self._on_claim = on_claim
         self._links: set[Link] = set()
+        # Claims on generations that another worker is running, by request: granted if that worker goes away.
+        self._standby: dict[int, list[Link]] = {}
 
     @property
     def workers(self) -> set[str]:
-        """Ids of the workers that are attached now."""
+        """Ids, with incarnations, of the workers that are attached now."""
         return {link.worker for link in self._links}
 
     def cancel(self, request_id: int) -> None:
         """Tells every attached worker; only one can hold the request, and which is not always known."""
         for link in self._links:
             link.cancel(request_id)
+
+    def over(self, request_id: int) -> None:
+        """The generation needs no worker any more: those who stand by for it may drop it."""
+        for link in self._standby.pop(request_id, ()):
+            link.verdict(request_id, 0)
 
     def drain(self) -> None:
         """Tells every attached worker that this gateway goes away."""
@@ -110,7 +118,7 @@ class ReplyChannel:
         """
         first = _parse(await anext(requests, b""))
         self._check(first.hello)
-        link = Link(first.hello.worker_id)
+        link = Link(f"{first.hello.worker_id}/{first.hello.incarnation}")
         self._links.add(link)
         link.received(0)  # an early frame tells the worker that it is in
 
@@ -136,6 +144,7 @@ class ReplyChannel:
         finally:
             self._links.discard(link)
             reader.cancel()
+            self._free()
 
     def _check(self, hello: WorkerHello) -> None:
         if hello.gateway_id != self._gateway_id:
@@ -146,25 +155,68 @@ class ReplyChannel:
     def _take(self, link: Link, frame: AttachRequest) -> None:
         """Handles one frame from a worker."""
         for reply in frame.replies:
-            self._answer(reply)
+            self._answer(link, reply)
         if frame.sequence:
             link.received(frame.sequence)
         for claim in frame.claims:
-            attempt = self._pending.claim(claim.id, link.worker, self.workers)
-            self._on_claim("run" if attempt else "drop")
-            link.verdict(claim.id, attempt)
+            self._claim(link, claim.id)
         for request_id in frame.fetches:
             link.fetch(request_id)
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, link: Link, reply: Reply) -> None:
         """The first reply of an id counts; later ones are of no interest."""
         pending = self._pending.get(reply.id)
         if pending is None:
             return
-        if reply.WhichOneof("outcome") == "error":
+        if pending.stream is not None:
+            self._go_on(link, reply, pending, pending.stream)
+        elif reply.WhichOneof("outcome") == "error":
             fail(pending, error_of(reply.error.code, reply.error.message))
         else:
             pending.answer.set_result(reply)
+
+    def _go_on(self, link: Link, reply: Reply, pending: Pending, stream: TextStream) -> None:
+        """One more piece of a generation, if it comes from the worker whose tokens count."""
+        if pending.holder not in {"", link.worker}:
+            link.cancel(reply.id)
+            return
+        pending.holder = link.worker
+        match reply.WhichOneof("outcome"):
+            case "error":
+                fail(pending, error_of(reply.error.code, reply.error.message))
+            case "released":
+                pending.holder = ""
+                self._free()
+            case _:
+                try:
+                    stream.take(reply)
+                except HeadraceError as error:
+                    fail(pending, error)
+                if stream.complete and not pending.answer.done():
+                    pending.answer.set_result(reply)
+
+    def _claim(self, link: Link, request_id: int) -> None:
+        """Answers a claim; one on a generation that a live worker runs waits until that has ended one way or another.
+
+        A worker's death may be seen by the broker before it is seen here: a claim that was refused too early would be a
+        request lost.
+        """
+        if self._pending.held_elsewhere(request_id, link.worker, self.workers) is not None:
+            self._standby.setdefault(request_id, []).append(link)
+            return
+        attempt = self._pending.claim(request_id, link.worker, self.workers)
+        self._on_claim("run" if attempt else "drop")
+        pending = self._pending.get(request_id) if attempt else None
+        stream = pending.stream if pending is not None else None
+        link.verdict(request_id, attempt, stream.progress() if stream is not None else ())
+
+    def _free(self) -> None:
+        """A worker went away or gave something up: whoever stands by asks again."""
+        standby, self._standby = self._standby, {}
+        for request_id, links in standby.items():
+            for link in links:
+                if link in self._links:
+                    self._claim(link, request_id)
 
 
 def _parse(message: bytes) -> AttachRequest:

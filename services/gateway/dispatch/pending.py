@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from headrace.v1.reply_pb2 import Reply
 from services.common.errors import HeadraceError, PoisonedRequest, QueueFull
 from services.common.telemetry.requests import RequestTrace
+from services.gateway.dispatch.text_stream import TextStream
 from services.gateway.routes import Route
 
 
@@ -14,12 +15,13 @@ class Pending:
     """One accepted request.
 
     Attributes:
-        answer: resolves to the worker's reply or to the error.
+        answer: resolves to the worker's reply, of a generation its last one, or to the error.
         deadline_unix_us: nobody waits after it.
         attempt: how often it was published again; workers claim what has more than 0.
         published: the broker has confirmed it at least once.
         claims: how many workers were told to run it after something went wrong.
-        holder: the worker that claimed it last.
+        holder: the worker that claimed it last; of a generation, the one whose tokens count.
+        stream: where a generation's tokens go; None for other models.
     """
 
     id: int
@@ -34,6 +36,7 @@ class Pending:
     published: bool = False
     claims: int = 0
     holder: str = ""
+    stream: TextStream | None = None
 
 
 @dataclass(slots=True)
@@ -85,11 +88,14 @@ class PendingTable:
 
         Returns how many claims were granted, this one included, or 0: drop it, because it is answered, cancelled, or
         in the hands of another worker that is `alive`. A request whose holders died `max_attempts` times fails with
-        PoisonedRequest instead of taking another worker.
+        PoisonedRequest instead of taking another worker. A generation that got on since it was claimed last is not
+        what kills its workers: its count begins anew.
         """
         pending = self.get(request_id)
         if pending is None or (pending.holder in alive and pending.holder != worker):
             return 0
+        if pending.stream is not None and pending.stream.progressed:
+            pending.claims, pending.stream.progressed = 0, False
         if pending.claims >= pending.route.max_attempts:
             fail(
                 pending,
@@ -102,6 +108,13 @@ class PendingTable:
         pending.claims += 1
         pending.holder = worker
         return pending.claims
+
+    def held_elsewhere(self, request_id: int, worker: str, alive: set[str]) -> Pending | None:
+        """A generation that another worker, one that is `alive`, is running; None if there is no such."""
+        pending = self.get(request_id)
+        if pending is None or pending.stream is None or pending.holder in {"", worker} or pending.holder not in alive:
+            return None
+        return pending
 
 
 def fail(pending: Pending, error: HeadraceError) -> None:

@@ -49,7 +49,8 @@ class Publisher:
         self._gathered: deque[Pending] = deque()
         self._wake = asyncio.Event()
         batch = route.spec_version.spec.batching.max_batch_size
-        self._most = min(batch or MAX_REQUESTS, MAX_REQUESTS)
+        # Generations last: each is a message of its own, so that what one worker holds is no more than it runs.
+        self._most = 1 if route.text else min(batch or MAX_REQUESTS, MAX_REQUESTS)
         self.consumers = 0
 
     def add(self, pending: Pending) -> None:

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 
 from services.common.broker.port import Broker, Depth
 from services.common.errors import DeadlineExceeded, NotFound, Unavailable
-from services.gateway.backend import Answer, Work
+from services.gateway.backend import Answer, Events, TextEnd, Work
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import Pending, PendingTable, fail
 from services.gateway.dispatch.publisher import Publisher
+from services.gateway.dispatch.text_stream import TextStream
 from services.gateway.routes import Route
 
 CONSUMER_REFRESH_SECONDS = 1.0
@@ -70,6 +71,39 @@ class QueueBackend:
         Raises:
             QueueFull, DeadlineExceeded, Unavailable, ModelFailed, PoisonedRequest
         """
+        pending, timer = self._admit(work)
+        answered = False
+        try:
+            self._publisher(work.route).add(pending)
+            reply = await pending.answer
+            answered = True
+            return Answer(reply.body, reply.receipt)
+        finally:
+            timer.cancel()
+            self._let_go(pending, answered=answered)
+
+    async def generate(self, work: Work) -> Events:
+        """Sends one generation through the queue; its pieces come as workers send them, from one worker or several.
+
+        Raises:
+            QueueFull, DeadlineExceeded, Unavailable, ModelFailed, PoisonedRequest, InvalidArgument
+        """
+        stream = TextStream(work.rows)
+        pending, timer = self._admit(work, stream)
+        answered = False
+        try:
+            self._publisher(work.route).add(pending)
+            async for chunk in stream.chunks(pending.answer):
+                yield chunk
+            answered = True
+            yield TextEnd(stream.usage, pending.answer.result().receipt)
+        finally:
+            timer.cancel()
+            self._let_go(pending, answered=answered)
+            self._channel.over(pending.id)
+
+    def _admit(self, work: Work, stream: TextStream | None = None) -> tuple[Pending, asyncio.TimerHandle]:
+        """The request as it waits for its answer, and what fails it at its deadline. Raises QueueFull."""
         loop = asyncio.get_running_loop()
         now_us = time.time_ns() // 1000
         pending = Pending(
@@ -81,22 +115,22 @@ class QueueBackend:
             trace=work.trace,
             tenant=work.tenant,
             answer=loop.create_future(),
+            stream=stream,
         )
         self._pending.admit(pending)
-        timer = loop.call_later(work.timeout, self._expire, pending, work.timeout)
-        answered = False
-        try:
-            self._publisher(work.route).add(pending)
-            reply = await pending.answer
-            answered = True
-            return Answer(reply.body, reply.receipt)
-        finally:
-            timer.cancel()
-            self._pending.forget(pending)
-            if not answered and not pending.answer.done():
-                pending.answer.cancel()
-            if not answered and pending.published:
-                self._channel.cancel(pending.id)
+        return pending, loop.call_later(work.timeout, self._expire, pending, work.timeout)
+
+    def _let_go(self, pending: Pending, *, answered: bool) -> None:
+        """It leaves the table; a worker that may have it is told, unless it has answered."""
+        self._pending.forget(pending)
+        if answered:
+            return
+        if not pending.answer.done():
+            pending.answer.cancel()
+        elif not pending.answer.cancelled():
+            pending.answer.exception()  # a caller that left first does not ask for it
+        if pending.published:
+            self._channel.cancel(pending.id)
 
     def broker_restored(self) -> None:
         """The broker is back: whatever it may have lost is published again; workers claim before they run it."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 from grpc import aio
 
-from headrace.v1.reply_pb2 import AttachRequest, AttachResponse, PayloadPart, Reply, WorkerHello
+from headrace.v1.reply_pb2 import AttachRequest, AttachResponse, PayloadPart, Reply, Verdict, WorkerHello
 from headrace.v1.reply_pb2_grpc import ReplyServiceStub
 from services.common.errors import ModelFailed
 from services.common.rpc import MAX_MESSAGE_BYTES, channel
@@ -33,6 +33,7 @@ class Link:
 
     Args:
         reply_to: "host:port/gateway_id/token", from the queue's messages.
+        hello: who this worker is; the gateway's part is put in.
         on_cancelled: called with the id of a request that nobody waits for any more.
         on_change: called when `connected` or `gone` has changed.
 
@@ -44,13 +45,13 @@ class Link:
     def __init__(
         self,
         reply_to: str,
-        worker_id: str,
+        hello: WorkerHello,
         on_cancelled: Callable[[int], None],
         on_change: Callable[["Link"], None],
     ) -> None:
         self.reply_to = reply_to
-        self._address, gateway_id, token = reply_to.split("/", 2)
-        self._hello = WorkerHello(worker_id=worker_id, gateway_id=gateway_id, token=token)
+        self._address, hello.gateway_id, hello.token = reply_to.split("/", 2)
+        self._hello = hello
         self._on_cancelled = on_cancelled
         self._on_change = on_change
         self.connected = False
@@ -59,7 +60,7 @@ class Link:
         self._incurred = 0
         self._outbox = Outbox()
         self._stream = 0
-        self._claims: dict[int, asyncio.Future[bool | None]] = {}
+        self._claims: dict[int, asyncio.Future[Verdict | None]] = {}
         self._fetches: dict[int, tuple[asyncio.Future[bytes | None], list[bytes]]] = {}
         self._wake = asyncio.Event()
         self._draining = False
@@ -90,11 +91,11 @@ class Link:
         self._outbox.reply(reply, settle)
         self._wake.set()
 
-    async def claim(self, request_id: int) -> bool | None:
+    async def claim(self, request_id: int) -> Verdict | None:
         """Asks whether a request that may have been run before is to be run; None: the stream broke, ask again."""
         if not self.connected:
             return None
-        verdict: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
+        verdict: asyncio.Future[Verdict | None] = asyncio.get_running_loop().create_future()
         self._claims[request_id] = verdict
         self._outbox.claim(request_id)
         self._wake.set()
@@ -174,7 +175,7 @@ class Link:
         self._outbox.confirm(frame.received)
         for verdict in frame.verdicts:
             if (claim := self._claims.pop(verdict.id, None)) is not None:
-                _answer(claim, verdict.run)
+                _answer(claim, verdict)
         for part in frame.payloads:
             self._take_payload(part)
         for request_id in frame.cancelled:
@@ -214,7 +215,7 @@ class Link:
         self._on_change(self)
 
 
-def _answer(claim: asyncio.Future[bool | None], verdict: bool | None) -> None:
+def _answer(claim: asyncio.Future[Verdict | None], verdict: Verdict | None) -> None:
     """Whoever asked may have been cancelled meanwhile."""
     if not claim.done():
         claim.set_result(verdict)

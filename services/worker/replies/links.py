@@ -1,9 +1,11 @@
 """All links of a worker, by reply address."""
 
 import asyncio
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 
+from headrace.v1.reply_pb2 import WorkerHello
 from services.worker.replies.link import Link
 
 # More than can wait in the queues of one worker's models; a forgotten one costs a run in vain, no more.
@@ -15,6 +17,7 @@ class Links:
 
     def __init__(self, worker_id: str, group: asyncio.TaskGroup) -> None:
         self._worker_id = worker_id
+        self._incarnation = secrets.token_hex(4)
         self._group = group
         # Set by the composition root: told of requests that nobody waits for any more, and of links that came or went.
         self.on_cancelled: Callable[[str, int], None] = lambda reply_to, request_id: None
@@ -27,9 +30,8 @@ class Links:
         """The link to a gateway. Raises ValueError where the address is malformed."""
         link = self._links.get(reply_to)
         if link is None:
-            link = Link(
-                reply_to, self._worker_id, lambda request_id: self._note_cancelled(reply_to, request_id), self._changed
-            )
+            hello = WorkerHello(worker_id=self._worker_id, incarnation=self._incarnation)
+            link = Link(reply_to, hello, lambda request_id: self._note_cancelled(reply_to, request_id), self._changed)
             self._links[reply_to] = link
             self._tasks[link] = self._group.create_task(link.run(), name=f"replies to {link.reply_to.split('/')[0]}")
         return link

@@ -1,0 +1,1 @@
+"""Language models on a worker: a lane of streams over a TextEngine."""
