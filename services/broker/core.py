@@ -27,6 +27,7 @@ class CoreConsumer:
 
     Attributes:
         deliver: called with (delivery tag, message, redelivered).
+        owner: who made it, for those who ask for the holder of a delivery.
         held: requests handed out and not settled.
     """
 
@@ -34,6 +35,7 @@ class CoreConsumer:
     prefetch: int
     priority: int
     deliver: Callable[[int, Message, bool], None]
+    owner: object = None
     held: int = 0
     tags: set[int] = field(default_factory=set)
 
@@ -103,6 +105,11 @@ class BrokerCore:
             if (settled := self._settle(tag)) is not None:
                 self._give_back(queue, settled[1], now)
         self._serve(queue, now)
+
+    def holder(self, tag: int) -> CoreConsumer | None:
+        """Who has this delivery and has not settled it."""
+        unsettled = self._unsettled.get(tag)
+        return None if unsettled is None else unsettled[0]
 
     def ack(self, tag: int, now: float) -> None:
         """The message is done with. Unknown tags are settled already."""

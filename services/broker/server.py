@@ -75,11 +75,11 @@ class Session:
             case "publish":
                 self._publish(operation, now)
             case "ack":
-                self._core.ack(operation.ack, now)
+                self._core.ack(self._own(operation.ack), now)
             case "requeue":
-                self._core.requeue(operation.requeue, now)
+                self._core.requeue(self._own(operation.requeue), now)
             case "reject":
-                self._core.reject(operation.reject, now)
+                self._core.reject(self._own(operation.reject), now)
             case "declare":
                 self._declare(operation)
             case "consume":
@@ -91,6 +91,11 @@ class Session:
                 result.ready, result.consumers = depth.ready, depth.consumers
             case _:
                 raise InvalidArgument("an operation without a verb; the client is newer than this broker")
+
+    def _own(self, tag: int) -> int:
+        """The tag if it is a delivery of this client's: nobody settles what another holds. Else 0, which none has."""
+        holder = self._core.holder(tag)
+        return tag if holder is not None and holder.owner is self else 0
 
     def _cancel(self, number: int) -> None:
         if (consumer := self._consumers.get(number)) is not None:
@@ -121,6 +126,8 @@ class Session:
 
     def _consume(self, operation: Operation, now: float) -> None:
         consume = operation.consume
+        if consume.consumer in self._consumers:
+            raise InvalidArgument(f"consumer {consume.consumer} consumes already; number each anew on a stream")
 
         def deliver(tag: int, message: Message, redelivered: bool) -> None:
             self._frame.deliveries.add(
@@ -131,7 +138,7 @@ class Session:
             )
             self._wake.set()
 
-        consumer = CoreConsumer(consume.queue, max(1, consume.prefetch), consume.priority, deliver)
+        consumer = CoreConsumer(consume.queue, max(1, consume.prefetch), consume.priority, deliver, self)
         self._core.consume(consumer, now)
         self._consumers[consume.consumer] = consumer
 
@@ -165,6 +172,8 @@ class BrokerServer(BrokerServiceServicer):
         try:
             async for frame in session.frames():
                 yield frame
+            if not reader.cancelled() and (error := reader.exception()) is not None:
+                raise error  # the client sent what cannot be read
         finally:
             session.close()
             reader.cancel()

@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from services.common.errors import HeadraceError, error_of, status_of
+from services.common.errors import HeadraceError, InvalidArgument, error_of, status_of
 
 # Frames of coalesced work and pieces of files; clients' own limits are the gateway's business.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -25,7 +26,7 @@ _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.Statu
 
 
 class ErrorInterceptor(aio.ServerInterceptor):
-    """Turns HeadraceErrors raised by servicers into their gRPC statuses."""
+    """Turns HeadraceErrors raised by servicers, and messages that cannot be read, into their gRPC statuses."""
 
     async def intercept_service(
         self,
@@ -36,27 +37,45 @@ class ErrorInterceptor(aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None:
             return None
-        if handler.unary_unary or handler.stream_unary:
-            kind = "unary_unary" if handler.unary_unary else "stream_unary"
-            return handler._replace(**{kind: _translate_unary(getattr(handler, kind))})
-        kind = "unary_stream" if handler.unary_stream else "stream_stream"
-        return handler._replace(**{kind: _translate_stream(getattr(handler, kind))})
+        parse = _parser(handler.request_deserializer)
+        if handler.request_streaming:  # what the iterator of requests raises goes through the servicer
+            handler, parse = handler._replace(request_deserializer=parse), _as_it_is
+        else:  # grpc would end the call as UNKNOWN before anybody is asked
+            handler = handler._replace(request_deserializer=None)
+        name = f"{'stream' if handler.request_streaming else 'unary'}_"
+        name += "stream" if handler.response_streaming else "unary"
+        translate = _translate_stream if handler.response_streaming else _translate_unary
+        return handler._replace(**{name: translate(getattr(handler, name), parse)})
 
 
-def _translate_unary(behaviour: Any) -> Any:
+def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    def parse(body: bytes) -> Any:
+        try:
+            return deserializer(body) if deserializer else body
+        except DecodeError as error:
+            raise InvalidArgument("the message is not what this method takes; check the client's stubs") from error
+
+    return parse
+
+
+def _as_it_is(requests: Any) -> Any:
+    return requests
+
+
+def _translate_unary(behaviour: Any, parse: Callable[[Any], Any]) -> Any:
     async def translated(request: Any, context: Any) -> Any:
         try:
-            return await behaviour(request, context)
+            return await behaviour(parse(request), context)
         except HeadraceError as error:
             await context.abort(_CODES[status_of(error).grpc], str(error))
 
     return translated
 
 
-def _translate_stream(behaviour: Any) -> Any:
+def _translate_stream(behaviour: Any, parse: Callable[[Any], Any]) -> Any:
     async def translated(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for response in behaviour(request, context):
+            async for response in behaviour(parse(request), context):
                 yield response
         except HeadraceError as error:
             await context.abort(_CODES[status_of(error).grpc], str(error))

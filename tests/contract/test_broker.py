@@ -18,6 +18,7 @@ async def test_a_message_arrives_as_it_was_sent(connections: Connections) -> Non
         Message(b"", count=1),
         Message(bytes(range(256)), count=7, reply_to="127.0.0.1:8001/gateway/token", ttl=30.0),
         Message(b"\0" * 3_000_000),
+        Message(b"a caller's deadline in 11,000 years", ttl=99_999_999 * 3600.0),
     ]
     for message in sent:
         await broker.publish(name, message)

@@ -175,3 +175,13 @@ def test_no_message_is_lost_or_held_twice(history: list[tuple[str, int]], limite
         core.lose(owner.consumer, now)
     left = Counter(Hands(core, prefetch=1000).bodies() + Hands(core, "grave", 1000).bodies() + acked)
     assert left == Counter(b"%d" % number for number in range(published))
+
+
+def test_a_delivery_has_a_holder_until_it_is_settled() -> None:
+    core = core_with()
+    hands = Hands(core)
+    publish(core, b"a")
+    (tag,) = hands.held
+    assert core.holder(tag) is hands.consumer
+    core.ack(tag, 0.0)
+    assert core.holder(tag) is None

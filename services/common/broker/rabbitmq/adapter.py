@@ -27,6 +27,8 @@ CONNECT_SECONDS = 10.0
 HEARTBEAT_SECONDS = 15
 # RabbitMQ 4 refuses larger ones by closing the channel, with everything that is under way on it.
 MAX_BODY_BYTES = 16 * 1024 * 1024
+# RabbitMQ closes the channel over a longer expiration. Nobody waits for so long (49 days).
+MAX_EXPIRATION_MS = 2**32 - 1
 
 
 class RabbitBroker:
@@ -92,7 +94,7 @@ class RabbitBroker:
             message_id=str(next(self._message_ids)),
             reply_to=message.reply_to or None,
             headers={"count": message.count} if message.count != 1 else None,
-            expiration=None if message.ttl is None else str(max(1, math.ceil(message.ttl * 1000))),
+            expiration=None if message.ttl is None else str(_milliseconds(message.ttl)),
         )
         channel = await self._publisher()
         try:
@@ -212,3 +214,7 @@ class RabbitBroker:
 
     def _where(self) -> str:
         return f"{self._url.host}:{self._url.port}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(MAX_EXPIRATION_MS, max(1, math.ceil(seconds * 1000)))
