@@ -14,6 +14,9 @@ from services.common.queues import (
 )
 from services.gateway.protocol.signature import Signature
 
+# More than any version has; Python refuses to read thousands of them.
+MAX_DIGITS = 19
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Route:
@@ -113,7 +116,8 @@ class Routes:
             if entry.latest is None:
                 raise NotFound(f"model '{name}' has no versions; publish one with: headrace push {name} PATH")
             return entry.latest
-        number = int(version) if version.isascii() and version.isdigit() else entry.aliases.get(version)
+        is_number = version.isascii() and version.isdigit() and len(version) <= MAX_DIGITS
+        number = int(version) if is_number else entry.aliases.get(version)
         route = entry.versions.get(number) if number is not None else None
         if route is None:
             known = ", ".join([*map(str, sorted(entry.versions)), *sorted(entry.aliases)]) or "none"

@@ -103,6 +103,17 @@ def test_both_kinds_of_contents_are_refused() -> None:
         SIGNATURE.check(wrong)
 
 
+@pytest.mark.parametrize("raw", [False, True])
+def test_text_that_is_none_is_refused_where_the_runtime_has_text(raw: bool) -> None:
+    wrong = request(("text", "BYTES", [2]), raw=[packed("ä".encode(), b"\xff")] if raw else None)
+    if not raw:
+        wrong.inputs[0].contents.bytes_contents.extend(["ä".encode(), b"\xff"])
+    text = TensorSpec(name="text", datatype="BYTES", shape=[-1])
+    assert Signature.of(ModelSpec(runtime="torch", inputs=[text])).check(wrong) == 1
+    with pytest.raises(InvalidArgument, match="element 1 is not UTF-8"):
+        Signature.of(ModelSpec(runtime="onnx", inputs=[text])).check(wrong)
+
+
 def test_unknown_outputs_and_shared_memory_are_refused() -> None:
     wrong = request(X, raw=[bytes(8)])
     wrong.outputs.add(name="q")

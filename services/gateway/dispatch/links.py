@@ -149,7 +149,7 @@ class ReplyChannel:
     def _check(self, hello: WorkerHello) -> None:
         if hello.gateway_id != self._gateway_id:
             raise NotFound(f"this gateway is {self._gateway_id}, not {hello.gateway_id[:64]}: that one is gone")
-        if not compare_digest(hello.token, self._token):
+        if not compare_digest(hello.token.encode(), self._token.encode()):
             raise Unauthenticated("the token is not this gateway's; workers read it from the queue")
 
     def _take(self, link: Link, frame: AttachRequest) -> None:

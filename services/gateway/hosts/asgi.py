@@ -20,6 +20,8 @@ from services.gateway.hosts.wire import Incoming, Outgoing, Receive, Send
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+# What uvloop's clock tells apart: a timer set for less fires before anything was read.
+CLOCK_TICK_SECONDS = 0.001
 
 
 class _Live:
@@ -115,7 +117,7 @@ class GrpcAsgiApp:
             call.metadata = metadata_of(headers)
             method = self._method(call.method)
             if timeout := call.metadata.get("grpc-timeout"):
-                call.deadline = live.began + parse_timeout(str(timeout))
+                call.deadline = live.began + _patience(str(timeout))
                 timer = loop.call_at(call.deadline, live.cancel, DeadlineExceeded("the call's deadline passed"))
             counted = self._gate.enter(call.method)
             unframer = Unframer(str(call.metadata.get("grpc-encoding", "")), self._limit)
@@ -190,6 +192,14 @@ class GrpcAsgiApp:
                     elif await live.incoming.gone():
                         live.left()
             spent = loop.time() - now
+
+
+def _patience(timeout: str) -> float:
+    """Seconds until the deadline. Raises InvalidArgument, and DeadlineExceeded where there is no time at all."""
+    seconds = parse_timeout(timeout)
+    if seconds < CLOCK_TICK_SECONDS:
+        raise DeadlineExceeded("the call's deadline had passed when it came")
+    return seconds
 
 
 def _peer(scope: Scope) -> str:

@@ -209,11 +209,33 @@ def _adjust(config: dict[str, Any], max_request_bytes: int, *, share_port: bool)
         for chain in listener["filter_chains"]:
             manager = chain["filters"][-1]["typed_config"]
             manager["stream_idle_timeout"] = "0s"
+            manager["http_filters"].insert(0, _ONLY_ASCII_PATHS)
             manager["http2_protocol_options"] = {
                 "max_concurrent_streams": 100_000,
                 "initial_stream_window_size": 8 * 1024 * 1024,
                 "initial_connection_window_size": 16 * 1024 * 1024,
+                # A malformed request ends its own stream, not those of all who share the connection (behind a proxy).
+                "override_stream_error_on_invalid_http_message": True,
             }
+
+
+# pyvoy never answers a path that is not UTF-8, escaped or not. Nothing that we serve has more than ASCII in its path.
+_ASCII_PATH = r"([!-$&-~]|%[0-7][0-9a-fA-F])*"
+_ONLY_ASCII_PATHS = {
+    "name": "envoy.filters.http.rbac",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+        "rules": {
+            "action": "ALLOW",
+            "policies": {
+                "ascii": {
+                    "permissions": [{"url_path": {"path": {"safe_regex": {"regex": _ASCII_PATH}}}}],
+                    "principals": [{"any": True}],
+                }
+            },
+        },
+    },
+}
 
 
 def _die_with_parent() -> None:

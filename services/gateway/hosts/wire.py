@@ -61,7 +61,7 @@ class Incoming:
             found += self._unframer.feed(event.get("body", b""))
             if not event.get("more_body", False):
                 break
-            event = await self._receive()
+            event = await asyncio.shield(self._receive())
         self.over = True
         self._unframer.end()
         if len(found) != 1:

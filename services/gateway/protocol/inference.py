@@ -33,12 +33,20 @@ class Inference:
         return answer.body
 
     async def model_stream_infer(self, call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """Answers in the order of the requests, many under way at once; an error does not end the stream."""
+        """Answers in the order of the requests, many under way at once; an error does not end the stream.
+
+        Raises what the host finds wrong with the stream itself, once all that came before is answered.
+        """
         under_way: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_WINDOW)
+        broken: HeadraceError | None = None
 
         async def read(group: asyncio.TaskGroup) -> None:
-            async for body in requests:
-                await under_way.put(group.create_task(self._stream_item(call, body)))
+            nonlocal broken
+            try:
+                async for body in requests:
+                    await under_way.put(group.create_task(self._stream_item(call, body)))
+            except HeadraceError as error:
+                broken = error
             await under_way.put(None)
 
         async with asyncio.TaskGroup() as group:
@@ -52,6 +60,8 @@ class Inference:
                     if (task := under_way.get_nowait()) is not None:
                         task.cancel()
                 raise
+        if broken is not None:
+            raise broken
 
     async def _stream_item(self, call: Call, body: bytes) -> bytes:
         request: ModelInferRequest | None = None
@@ -98,6 +108,8 @@ def _timeout(call: Call, request: ModelInferRequest, default: float) -> float:
         timeout = max(0.0, call.deadline - asyncio.get_running_loop().time())
     if "timeout" in request.parameters:
         asked = request.parameters["timeout"]
+        if asked.WhichOneof("parameter_choice") not in {"int64_param", "uint64_param"}:
+            raise InvalidArgument("parameter 'timeout' is no integer; it takes microseconds in int64_param")
         microseconds = asked.int64_param or asked.uint64_param
         if microseconds < 0:
             raise InvalidArgument(f"parameter 'timeout' is {microseconds}; it takes microseconds above 0")

@@ -26,12 +26,17 @@ def request_from_json(body: bytes, name: str, version: str) -> ModelInferRequest
     inputs = [_input(item, index) for index, item in enumerate(document["inputs"])]
     shell: dict[str, Any] = {"model_name": name, "model_version": version, "id": document.get("id", "")}
     shell["inputs"] = inputs
-    shell["outputs"] = [{"name": item.get("name")} for item in document.get("outputs", []) if isinstance(item, dict)]
+    shell["outputs"] = _outputs(document.get("outputs", []))
     shell["parameters"] = _parameters(document.get("parameters", {}))
     try:
         return ParseDict(shell, ModelInferRequest())
-    except ParseError as error:
-        raise InvalidArgument(f"the request does not fit the protocol: {error}") from error
+    except (ParseError, UnicodeError, OverflowError) as error:
+        raise InvalidArgument(f"the request does not fit the protocol: {_shown(error)}") from error
+
+
+def _shown(error: Exception) -> str:
+    """JSON may hold halves of UTF-16 pairs, which no answer can carry."""
+    return str(error)[:500].encode(errors="replace").decode()
 
 
 def _input(item: Any, index: int) -> dict[str, Any]:
@@ -47,7 +52,10 @@ def _input(item: Any, index: int) -> dict[str, Any]:
         raise Unimplemented(f"inputs[{index}]: {datatype.name} cannot be sent as JSON; use gRPC with raw contents")
     values = _flat(item.get("data"))
     if datatype.name == "BYTES":
-        values = [base64.b64encode(str(value).encode()).decode() for value in values]
+        try:
+            values = [base64.b64encode(str(value).encode()).decode() for value in values]
+        except UnicodeError as error:
+            raise InvalidArgument(f"inputs[{index}].data holds half of a UTF-16 pair, which is no text") from error
     return {
         "name": item.get("name"),
         "datatype": datatype.name,
@@ -62,6 +70,14 @@ def _flat(data: Any) -> list[Any]:
     while any(isinstance(value, list) for value in values):
         values = list(chain.from_iterable(value if isinstance(value, list) else [value] for value in values))
     return values
+
+
+def _outputs(outputs: Any) -> list[dict[str, str]]:
+    if not isinstance(outputs, list) or not all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in outputs
+    ):
+        raise InvalidArgument('"outputs" must be a list of objects, each with the "name" of an output')
+    return [{"name": item["name"]} for item in outputs]
 
 
 def _parameters(parameters: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Does a request fit the model? Everything is checked here, before a queue slot is spent. Pure."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -22,12 +22,14 @@ class Signature:
     Attributes:
         inputs: by name.
         max_batch_size: most rows in one request; 0: no batch axis.
+        text: BYTES must be UTF-8, since the runtime's strings are text.
     """
 
     inputs: dict[str, TensorSpec]
     required: frozenset[str]
     outputs: frozenset[str]
     max_batch_size: int
+    text: bool = False
 
     @classmethod
     def of(cls, spec: ModelSpec) -> "Signature":
@@ -37,6 +39,7 @@ class Signature:
             required=frozenset(tensor.name for tensor in spec.inputs if not tensor.optional),
             outputs=frozenset(tensor.name for tensor in spec.outputs),
             max_batch_size=spec.batching.max_batch_size,
+            text=spec.runtime == "onnx",
         )
 
     def check(self, request: ModelInferRequest) -> int:
@@ -67,6 +70,8 @@ class Signature:
                 _check_raw(tensor.name, datatype, elements, raws[index])
             else:
                 _check_typed(tensor.name, datatype, elements, tensor.contents)
+            if self.text and not datatype.size:
+                _check_text(tensor.name, _unpacked(raws[index]) if raws else tensor.contents.bytes_contents)
         if missing := self.required - seen:
             raise InvalidArgument(f"missing: {_names(missing)}; the model takes {_names(self.inputs)}")
         for output in request.outputs:
@@ -131,6 +136,25 @@ def _check_raw(name: str, datatype: Datatype, elements: int, raw: bytes) -> None
             f"input '{name}' holds {count} length-prefixed elements"
             f"{' and its last one is cut off' if offset != len(raw) else ''}; its shape takes {elements}"
         )
+
+
+def _unpacked(raw: bytes) -> Iterator[bytes]:
+    """The elements of raw BYTES contents that were found well-formed."""
+    offset = 0
+    while offset < len(raw):
+        start, offset = offset + 4, offset + 4 + _LENGTH.unpack_from(raw, offset)[0]
+        yield raw[start:offset]
+
+
+def _check_text(name: str, elements: Iterable[bytes]) -> None:
+    for index, element in enumerate(elements):
+        try:
+            element.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidArgument(
+                f"input '{name}': element {index} is not UTF-8, and this model's strings are text; send text, or base64"
+                " if the model decodes it"
+            ) from error
 
 
 def _check_typed(name: str, datatype: Datatype, elements: int, contents: InferTensorContents) -> None:
