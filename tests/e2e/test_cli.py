@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from headrace import Client
 from headrace.cli.main import app
 from tests.support import models
-from tests.support.stack import RunningStack, wait_until
+from tests.support.stack import RunningStack, descendants, wait_until
 
 
 @pytest.fixture
@@ -113,10 +113,3 @@ def test_no_process_outlives_a_supervisor_that_is_killed(tmp_path: Path) -> None
         # Readable once the process has ended.
         assert select.select([handle], [], [], 20)[0], "a child outlived its supervisor"
         os.close(handle)
-
-
-def descendants(pid: int) -> list[int]:
-    """Children, their children, and so on."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
-    return children + [further for child in children for further in descendants(child)]

@@ -42,6 +42,14 @@ class RunningStack:
         os.kill(before, number)
         wait_until(lambda: self.pid(name) != before, f"{name} to be started again")
 
+    def processes(self) -> list[str]:
+        """The names of all processes."""
+        return list(self._state())
+
+    def pids(self) -> set[int]:
+        """Every process of the stack, those inside others' names included: Envoy, for one."""
+        return set(descendants(self.process.pid))
+
     def log(self, name: str) -> str:
         """What the process logged."""
         return (self._data / "logs" / f"{name}.log").read_text()
@@ -85,6 +93,13 @@ def running_stack(
         process.send_signal(signal.SIGINT)
         process.wait(60)
     assert process.returncode == 0, said.read_text()
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, their children, and so on."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for task in tasks for child in task.read_text().split()]
+    return children + [further for child in children for further in descendants(child)]
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
