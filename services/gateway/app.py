@@ -17,6 +17,7 @@ from services.gateway.dispatch.pending import PendingTable
 from services.gateway.dispatch.queue_backend import QueueBackend
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
+from services.gateway.openai.routes import openai_router
 from services.gateway.protocol.service import ProtocolService
 from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
@@ -112,7 +113,7 @@ async def _gateway(
             watcher = asyncio.create_task(watch.run(), name="catalogue watch")
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
-                yield Gateway(methods, http_application(protocol), watch, backend)
+                yield Gateway(methods, http_application(protocol, openai_router(text, routes)), watch, backend)
             finally:
                 replies.drain()
                 watcher.cancel()

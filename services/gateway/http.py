@@ -4,25 +4,32 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from google.protobuf.json_format import MessageToDict
 
 from headrace.inference import grpc_service_pb2 as pb
 from services.common.errors import HeadraceError, status_of
 from services.gateway.calls import Call, Metadata, MethodTable, Unary
+from services.gateway.openai import errors as openai_errors
 from services.gateway.protocol.json_tensors import request_from_json, response_to_json
 from services.gateway.protocol.service import SERVICE
 
 
-def http_application(methods: MethodTable) -> FastAPI:
-    """An ASGI application over the same handlers that gRPC has."""
-    app = FastAPI(title="Headrace", description="Open Inference Protocol (KServe v2) over HTTP.")
+def http_application(methods: MethodTable, *further: APIRouter) -> FastAPI:
+    """An ASGI application over the same handlers that gRPC has, and further endpoints."""
+    app = FastAPI(title="Headrace", description="The Open Inference Protocol (KServe v2) and OpenAI's over HTTP.")
 
     invoke = _invoker(methods)
+    app.add_exception_handler(RequestValidationError, openai_errors.on_invalid)  # type: ignore[arg-type]  # narrower
+    for router in further:
+        app.include_router(router)
 
     @app.exception_handler(HeadraceError)
-    async def on_error(_: Request, error: HeadraceError) -> JSONResponse:
+    async def on_error(request: Request, error: HeadraceError) -> JSONResponse:
+        if request.url.path.startswith(openai_errors.PREFIX):
+            return openai_errors.response_of(error)
         return JSONResponse({"error": str(error)}, status_of(error).http)
 
     @app.get("/v2/health/live", tags=["health"])

@@ -15,7 +15,7 @@ from services.gateway.calls import Call, MethodTable, Stream, Unary
 from services.gateway.hosts.control import ControlledProcess
 from services.gateway.hosts.framing import Unframer, is_grpc, metadata_of, parse_timeout
 from services.gateway.hosts.serving import Gate, gated, with_standard_services
-from services.gateway.hosts.wire import Incoming, Outgoing, Receive, Send
+from services.gateway.hosts.wire import Incoming, Outgoing, Receive, Send, waiting
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class GrpcAsgiApp:
                     await self._grpc(scope, headers, receive, send)
                     return
                 break
-        await self._http(scope, receive, send)
+        await self._http(scope, waiting(receive, POLL_SECONDS), send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

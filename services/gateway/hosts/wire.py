@@ -26,6 +26,25 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 
+def waiting(receive: Receive, seconds: float) -> Receive:
+    """A `receive` for plain HTTP that waits for the disconnect after the body's end, as ASGI has it.
+
+    pyvoy's own returns at once and empty, so it is asked again every so many seconds.
+    """
+    over = False
+
+    async def patient() -> Event:
+        nonlocal over
+        while True:
+            event = await asyncio.shield(asyncio.ensure_future(receive()))
+            if event["type"] == "http.disconnect" or not over:
+                over = not event.get("more_body", False)
+                return event
+            await asyncio.sleep(seconds)
+
+    return patient
+
+
 class Incoming:
     """What the client sends.
 

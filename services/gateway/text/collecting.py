@@ -1,9 +1,10 @@
 """A stream read to its end: what callers get who do not want to see it come."""
 
+from collections.abc import Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from headrace.v1.text_generation_pb2 import FINISH_REASON_UNSPECIFIED, TextChunk
+from headrace.v1.text_generation_pb2 import TextChunk
 from services.common.errors import Internal
 from services.gateway.backend import Events, TextEnd
 
@@ -18,30 +19,28 @@ class Collected:
 
 async def collect(events: Events) -> Collected:
     """Reads all. Raises what the generation failed with."""
-    whole: dict[int, TextChunk] = {}
-    pieces: dict[int, list[str]] = {}
+    chunks: list[TextChunk] = []
     async with aclosing(events):
         async for event in events:
             if isinstance(event, TextEnd):
-                return Collected([_joined(whole[index], pieces[index]) for index in sorted(whole)], event)
-            pieces.setdefault(event.index, []).append(event.text)
-            known = whole.setdefault(event.index, event)
-            if known is not event:
-                _extend(known, event)
+                return Collected(joined(chunks), event)
+            chunks.append(event)
     raise Internal("a generation ended without its end; this is a fault of the gateway's")
 
 
-def _extend(known: TextChunk, more: TextChunk) -> None:
-    known.token_ids.extend(more.token_ids)
-    known.logprobs.extend(more.logprobs)
-    if more.finish_reason != FINISH_REASON_UNSPECIFIED:
-        known.finish_reason = more.finish_reason
-        if more.HasField("stop_string"):
-            known.stop_string = more.stop_string
-        if more.HasField("stop_token"):
-            known.stop_token = more.stop_token
-
-
-def _joined(chunk: TextChunk, pieces: list[str]) -> TextChunk:
-    chunk.text = "".join(pieces)
-    return chunk
+def joined(chunks: Iterable[TextChunk]) -> list[TextChunk]:
+    """Whole sequences by index, made of their pieces in order; the first piece of each becomes the whole."""
+    whole: dict[int, TextChunk] = {}
+    texts: dict[int, list[str]] = {}
+    for chunk in chunks:
+        texts.setdefault(chunk.index, []).append(chunk.text)
+        known = whole.setdefault(chunk.index, chunk)
+        if known is not chunk:
+            # Lists are joined and what is set is taken over: the end is in the last piece. Offsets stay the first's.
+            chunk.ClearField("token_offset")
+            chunk.ClearField("text_offset")
+            chunk.ClearField("text")
+            known.MergeFrom(chunk)
+    for index, chunk in whole.items():
+        chunk.text = "".join(texts[index])
+    return [whole[index] for index in sorted(whole)]

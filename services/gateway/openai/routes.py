@@ -1,0 +1,146 @@
+"""The endpoints."""
+
+import json
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from headrace.v1.text_generation_pb2 import GenerateRequest, TextChunk, Usage
+from services.common.errors import HeadraceError, NotFound, Unimplemented
+from services.gateway.backend import Events, TextEnd
+from services.gateway.calls import Call
+from services.gateway.openai.answers import ChatForm, CompletionForm, Form, Head, usage_of
+from services.gateway.openai.errors import event_of
+from services.gateway.openai.leaving import EventStream, while_there
+from services.gateway.openai.merging import merged
+from services.gateway.openai.requests import chat_request, completion_requests
+from services.gateway.openai.schemas import ChatCompletionRequest, CompletionRequest, Sampling
+from services.gateway.routes import Route, Routes
+from services.gateway.text.collecting import joined
+from services.gateway.text.service import TextGeneration
+
+
+def openai_router(text: TextGeneration, routes: Routes) -> APIRouter:
+    """The endpoints over the same generations that gRPC has."""
+    router = APIRouter(prefix="/v1", tags=["openai"])
+
+    @router.get("/models")
+    async def models() -> dict[str, Any]:
+        """Every language model; its versions and aliases are reached as NAME:VERSION."""
+        latest = [routes.resolve(name, "") for name in routes.names() if routes.versions(name)]
+        return {"object": "list", "data": [_model(route, route.name) for route in latest if route.text]}
+
+    @router.get("/models/{name}")
+    async def model(name: str) -> dict[str, Any]:
+        """One of them."""
+        base, _, version = name.partition(":")
+        route = routes.resolve(base, version)
+        if not route.text:
+            raise NotFound(f"'{name}' is no language model; it is served by the Open Inference Protocol at /v2")
+        return _model(route, name)
+
+    @router.post("/completions")
+    async def completions(asked: CompletionRequest, http: Request) -> Response:
+        """Text that goes on after a prompt."""
+        requests = completion_requests(asked)
+        sequences = asked.n or 1
+        echoes = {}
+        if asked.echo:
+            for number in range(len(requests) * sequences):
+                echoes[number] = requests[number // sequences].text
+        form = CompletionForm(echoes, logprobs=asked.logprobs is not None)
+        return await _answer(http, text, requests, asked, form)
+
+    @router.post("/chat/completions")
+    async def chat(asked: ChatCompletionRequest, http: Request) -> Response:
+        """The next message of a chat."""
+        form = ChatForm(logprobs=bool(asked.logprobs))
+        return await _answer(http, text, [chat_request(asked)], asked, form)
+
+    @router.post("/embeddings")
+    async def embeddings() -> Response:
+        """Not offered."""
+        raise Unimplemented("no engine here makes embeddings; push the model as ONNX and use /v2/models/NAME/infer")
+
+    return router
+
+
+def _model(route: Route, name: str) -> dict[str, Any]:
+    version = route.spec_version
+    length = version.spec.text.max_model_len or None
+    created = version.created_unix_ms // 1000
+    return {"id": name, "object": "model", "created": created, "owned_by": "headrace", "max_model_len": length}
+
+
+async def _answer(
+    http: Request, text: TextGeneration, requests: list[GenerateRequest], asked: Sampling, form: Form
+) -> Response:
+    call = Call(http.url.path, dict(http.headers))
+    generations = [text.begin(call, request) for request in requests]
+    events = merged([generation.events for generation in generations], asked.n or 1)
+    head = Head(f"{form.prefix}-{secrets.token_hex(12)}", int(time.time()), asked.model)
+    if not asked.stream:
+        whole = await while_there(http.receive, _whole(events))
+        choices = [form.choice(chunk) for chunk in whole.sequences]
+        return JSONResponse({**head.around(form.whole, choices), "usage": usage_of(whole.usages)})
+    # Errors until the first token are answered with their status; later ones come as an event.
+    first = await while_there(http.receive, anext(events))
+    with_usage = asked.stream_options is not None and asked.stream_options.include_usage
+    return EventStream(_stream(first, events, head, form, with_usage=with_usage))
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    sequences: list[TextChunk]
+    usages: list[Usage]
+
+
+async def _whole(events: Events) -> _Whole:
+    chunks: list[TextChunk] = []
+    usages: list[Usage] = []
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, TextEnd):
+                usages.append(event.usage)
+            else:
+                chunks.append(event)
+    return _Whole(joined(chunks), usages)
+
+
+async def _stream(
+    first: TextChunk | TextEnd, events: Events, head: Head, form: Form, *, with_usage: bool
+) -> AsyncGenerator[bytes, None]:
+    """Events as they are on the wire. An error ends them; then there is no [DONE] to take for success."""
+    usages: list[Usage] = []
+    # Where usage is asked for, OpenAI has a null in every chunk but the last.
+    extra = {"usage": None} if with_usage else {}
+
+    def event_for(event: TextChunk | TextEnd) -> bytes:
+        if isinstance(event, TextEnd):
+            usages.append(event.usage)
+            return b""
+        return _data({**head.around(form.part, [form.delta(event)]), **extra})
+
+    async with aclosing(events):
+        if data := event_for(first):
+            yield data
+        try:
+            async for event in events:
+                if data := event_for(event):
+                    yield data
+        except HeadraceError as error:
+            yield event_of(error)
+            return
+    if with_usage:
+        yield _data({**head.around(form.part, []), "usage": usage_of(usages)})
+    yield b"data: [DONE]\n\n"
+
+
+def _data(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
