@@ -1,7 +1,19 @@
-"""What every service process is told by its environment: HEADRACE_* variables, checked at start."""
+"""What every service process is told by its environment: HEADRACE_* variables, checked at start.
+
+What must not stand in an environment (a broker's URL with its password) may lie in a file of the same name, in lower
+case, in HEADRACE_SECRETS (/run/secrets, where Docker and Kubernetes put them): `/run/secrets/headrace_broker`.
+"""
+
+import os
+from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 
 class ServiceSettings(BaseSettings):
@@ -24,3 +36,12 @@ class ServiceSettings(BaseSettings):
     otlp: str = ""
     traces_per_second: float = Field(default=5.0, ge=0)
     log_level: str = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then the environment, then files."""
+        folder = Path(os.environ.get("HEADRACE_SECRETS", "/run/secrets"))
+        chosen = (named["init_settings"], named["env_settings"])
+        return (*chosen, SecretsSettingsSource(settings_cls, folder)) if folder.is_dir() else chosen

@@ -10,7 +10,7 @@ from services.gateway.settings import GatewaySettings
 
 def _factory() -> AbstractAsyncContextManager[Application]:
     settings = GatewaySettings()
-    return gateway(settings, "envoy", settings.advertise or settings.listen)
+    return gateway(settings, "envoy", settings.advertised())
 
 
 app = GrpcAsgiApp(_factory, lambda: GatewaySettings().max_request_bytes)

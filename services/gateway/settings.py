@@ -1,5 +1,6 @@
 """What a gateway is told by its environment."""
 
+import socket
 from typing import Literal
 
 from pydantic import Field
@@ -14,7 +15,8 @@ class GatewaySettings(ServiceSettings):
         listen: host:port for gRPC, and for HTTP too where Envoy is the front.
         http_listen: host:port for HTTP where grpc.aio is the front.
         front: which host serves; "auto" takes Envoy where a shared libpython is found.
-        advertise: host:port at which workers reach this gateway's reply channel; empty: `listen`.
+        advertise: host:port at which workers reach this gateway's reply channel; empty: `listen`, or where that takes
+            every interface, the address that this host's name has.
         inline_bytes: larger requests stay here and the worker fetches them (claim check). RabbitMQ refuses messages
             over 16 MiB.
         max_request_bytes: larger requests are refused.
@@ -28,3 +30,10 @@ class GatewaySettings(ServiceSettings):
     inline_bytes: int = Field(default=1024 * 1024, ge=1)
     max_request_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
+
+    def advertised(self) -> str:
+        """host:port for the workers."""
+        host, _, port = self.listen.rpartition(":")
+        if self.advertise or host not in {"0.0.0.0", "[::]", "::", ""}:
+            return self.advertise or self.listen
+        return f"{socket.gethostbyname(socket.gethostname())}:{port}"

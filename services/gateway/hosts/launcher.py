@@ -83,7 +83,7 @@ async def _run_aio(name: str, settings: GatewaySettings, factory: Factory, stop:
     settings.listen = f"{settings.listen.rpartition(':')[0]}:{host.bind(settings.listen)}"
     with reserve(settings.http_listen) as http_socket:
         settings.http_listen = with_port_of(settings.http_listen, http_socket)
-        async with factory(settings, "grpc", settings.advertise or settings.listen) as application:
+        async with factory(settings, "grpc", settings.advertised()) as application:
             gate, ready, ended = Gate(application), asyncio.Event(), asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 group.create_task(host.run(application, gate, http_socket, ready, ended), name="host")

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 # Without it a silent partition would go unnoticed for minutes.
-HEARTBEAT_SECONDS = 15
+HEARTBEAT_SECONDS = 5
 # RabbitMQ 4 refuses larger ones by closing the channel, with everything that is under way on it.
 MAX_BODY_BYTES = 16 * 1024 * 1024
 # RabbitMQ closes the channel over a longer expiration. Nobody waits for so long (49 days).

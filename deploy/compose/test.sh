@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Brings each system up from nothing on a real Docker engine, uses it, breaks it, and takes it down again.
+#     deploy/compose/test.sh [SYSTEM …]       (cluster single)
+# Needs Docker with compose, and this checkout's .venv (`make test` or `make demo` makes it).
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+root=$PWD
+export PYTHONPATH=$root:$root/examples PORT=${PORT:-18001} REGISTRY_PORT=${REGISTRY_PORT:-18003}
+export COMPOSE_PROJECT_NAME=headrace-test COMPOSE_FILE=$root/deploy/compose/compose.yaml
+export S3_IMAGE=${S3_IMAGE:-minio/minio:latest}
+address=127.0.0.1:$PORT registry=127.0.0.1:$REGISTRY_PORT
+docker info >/dev/null 2>&1 || { echo "no Docker engine answers; start one" >&2; exit 1; }
+
+say() { printf '\n== %s\n' "$*"; }
+check() { .venv/bin/python deploy/compose/check.py "$@" --address "$address" --registry "$registry"; }
+down() { docker compose --profile '*' down --volumes --timeout 60 >/dev/null 2>&1; }
+up() { docker compose --profile "$1" up --detach --build --wait --wait-timeout 180 >/dev/null; }
+# under_load SECONDS COMMAND…: runs the command in the middle of a steady load, none of which may fail.
+under_load() {
+  local seconds=$1 log; shift
+  log=$(mktemp)
+  check load --seconds "$seconds" >"$log" 2>&1 & local load=$!
+  until grep -q begins "$log" || ! kill -0 "$load" 2>/dev/null; do sleep 0.2; done
+  sleep 2
+  "$@" >/dev/null
+  wait "$load" || { cat "$log"; return 1; }
+  tail -n 1 "$log"; rm "$log"
+}
+trap 'status=$?; [ "$status" = 0 ] || docker compose --profile "*" logs --tail 30; down; exit "$status"' EXIT
+
+cut_off() { # NAME SECONDS [ALIAS]: off the network for a while
+  local name=$COMPOSE_PROJECT_NAME-$1 network=${COMPOSE_PROJECT_NAME}_inside
+  docker network disconnect "$network" "$name"
+  sleep "$2"
+  docker network connect ${3:+--alias "$3"} "$network" "$name"
+}
+kill_and_restart() { docker kill "$COMPOSE_PROJECT_NAME-$1" >/dev/null; sleep 2; docker start "$COMPOSE_PROJECT_NAME-$1" >/dev/null; }
+
+cluster() {
+  say "cluster: up from nothing"; up cluster
+  say "digits through balancer, two gateways, RabbitMQ, one worker"; check push; check load --seconds 5
+  say "a second worker"; docker compose --profile cluster up --detach --no-recreate --scale worker=2 --wait >/dev/null 2>&1
+  say "kill -9 of a worker under load"; under_load 12 kill_and_restart worker-1
+  say "kill -9 of a gateway under load"; under_load 12 kill_and_restart gateway-1
+  say "restart of the registry under load"; under_load 8 kill_and_restart registry-1
+  say "a worker cut off from everything for 15 s"; under_load 45 cut_off worker-2 15
+  say "the broker cut off for 8 s"; under_load 30 cut_off rabbitmq-1 8 rabbitmq
+  say "the broker restarted"; under_load 40 docker restart --timeout 20 "$COMPOSE_PROJECT_NAME-rabbitmq-1"
+  say "no torch in the gateway's image"
+  docker run --rm headrace-gateway python -c 'import importlib.util as u; raise SystemExit(bool(u.find_spec("torch")))'
+}
+
+single() {
+  say "single: registry first, then the model, then the replica behind nginx"
+  docker compose --profile single up --detach --build --wait registry >/dev/null
+  check push
+  up single
+  check load --seconds 5 --callers 4
+  docker compose logs single | grep -m 3 'model=digits'
+}
+
+for system in "${@:-cluster}"; do
+  down
+  "$system"
+  down
+done
+[ -z "$(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME")" ]
+say "all down and clean"
