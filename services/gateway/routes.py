@@ -74,6 +74,7 @@ class Routes:
 
     def __init__(self, on_gone: Callable[[Route], None] = lambda route: None) -> None:
         self._entries: dict[str, _Entry] = {}
+        self.any_text = False
         self._on_gone = on_gone
 
     def update(self, model: Model) -> None:
@@ -83,6 +84,7 @@ class Routes:
             version.version: old.versions.get(version.version) or route_of(version) for version in model.versions
         }
         latest = versions[max(versions)] if versions else None
+        self.any_text = self.any_text or any(route.text for route in versions.values())
         self._entries[model.name] = _Entry(versions, dict(model.aliases), latest)
         for number in old.versions.keys() - versions.keys():
             self._on_gone(old.versions[number])

@@ -25,6 +25,10 @@ def test_the_openai_package(words: RunningStack, server: str) -> None:
     wait_until(lambda: active(server)["active"] == 0, "what was abandoned to end", 5)
 
 
+def test_tritonclient(words: RunningStack) -> None:
+    run("triton_text.py", words.address("gateway"))
+
+
 def test_the_endpoints_stand_in_the_docs(words: RunningStack) -> None:
     with urllib.request.urlopen(f"http://{words.http()}/openapi.json", timeout=30) as page:
         paths = json.load(page)["paths"]

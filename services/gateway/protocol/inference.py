@@ -1,30 +1,34 @@
 """ModelInfer and ModelStreamInfer: parse, check, hand to the backend, pass its bytes on."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from google.protobuf.message import DecodeError
 
 from headrace.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
-from headrace.v1.reply_pb2 import Receipt
 from services.common.errors import HeadraceError, InvalidArgument
 from services.gateway.backend import Answer, Backend, Work
 from services.gateway.calls import Call
 from services.gateway.observation import Observer
-from services.gateway.routes import Routes
+from services.gateway.receipts import receipt_json
+from services.gateway.routes import Route, Routes
+from services.gateway.text.triton import TritonText
 
 # Requests of one stream that may be under way at a time; further ones wait unread.
 STREAM_WINDOW = 256
+# Answers in their order: tasks whose result is awaited, or what is ready to be sent; None ends them.
+UnderWay = asyncio.Queue[asyncio.Task[bytes] | bytes | None]
 
 
 class Inference:
     """The two methods that run models."""
 
-    def __init__(self, routes: Routes, backend: Backend, observer: Observer) -> None:
+    def __init__(self, routes: Routes, backend: Backend, observer: Observer, text: TritonText) -> None:
         self._routes = routes
         self._backend = backend
         self._observer = observer
+        self._text = text
 
     async def model_infer(self, call: Call, body: bytes) -> bytes:
         """One request, one response; the receipt goes into the trailing metadata."""
@@ -35,29 +39,36 @@ class Inference:
     async def model_stream_infer(self, call: Call, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Answers in the order of the requests, many under way at once; an error does not end the stream.
 
+        A language model's answers come as they come, each with its request's id.
+
         Raises what the host finds wrong with the stream itself, once all that came before is answered.
         """
-        under_way: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(STREAM_WINDOW)
+        under_way: UnderWay = asyncio.Queue(STREAM_WINDOW)
         broken: HeadraceError | None = None
 
         async def read(group: asyncio.TaskGroup) -> None:
             nonlocal broken
+            texts: list[asyncio.Task[None]] = []
             try:
                 async for body in requests:
-                    await under_way.put(group.create_task(self._stream_item(call, body)))
+                    if (found := self._as_text(body)) is not None:
+                        texts.append(group.create_task(self._stream_text(call, *found, under_way)))
+                    else:
+                        await under_way.put(group.create_task(self._stream_item(call, body)))
             except HeadraceError as error:
                 broken = error
+            await asyncio.gather(*texts)
             await under_way.put(None)
 
         async with asyncio.TaskGroup() as group:
             reader = group.create_task(read(group))
             try:
                 while (item := await under_way.get()) is not None:
-                    yield await item
+                    yield item if isinstance(item, bytes) else await item
             except (GeneratorExit, asyncio.CancelledError):
                 reader.cancel()
                 while not under_way.empty():
-                    if (task := under_way.get_nowait()) is not None:
+                    if isinstance(task := under_way.get_nowait(), asyncio.Task):
                         task.cancel()
                 raise
         if broken is not None:
@@ -69,18 +80,35 @@ class Inference:
             request = parse(body)
             answer = await self._infer(call, request, body)
         except HeadraceError as error:
-            response = ModelStreamInferResponse(error_message=str(error))
-            if request is not None:
-                response.infer_response.id = request.id
-                response.infer_response.model_name = request.model_name
-            return response.SerializeToString()
+            return _error(request, error)
         response = ModelStreamInferResponse(infer_response=ModelInferResponse.FromString(answer.body))
         if request.parameters["triton_enable_empty_final_response"].bool_param:
             response.infer_response.parameters["triton_final_response"].bool_param = True
         return response.SerializeToString()
 
+    def _as_text(self, body: bytes) -> tuple[ModelInferRequest, Route] | None:
+        """The request and its route if it is one to a language model; what is wrong with others is found later."""
+        if not self._routes.any_text:
+            return None
+        try:
+            request = parse(body)
+            route = self._routes.resolve(request.model_name, request.model_version)
+        except HeadraceError:
+            return None
+        return (request, route) if route.text else None
+
+    async def _stream_text(self, call: Call, request: ModelInferRequest, route: Route, out: UnderWay) -> None:
+        try:
+            async with aclosing(self._text.stream(call, request, route)) as responses:
+                async for response in responses:
+                    await out.put(ModelStreamInferResponse(infer_response=response).SerializeToString())
+        except HeadraceError as error:
+            await out.put(_error(request, error))
+
     async def _infer(self, call: Call, request: ModelInferRequest, body: bytes) -> Answer:
         route = self._routes.resolve(request.model_name, request.model_version)
+        if route.text:
+            return await self._text.infer(call, request, route)
         observed = self._observer.begin(call, route)
         try:
             rows = route.signature.check(request)
@@ -91,6 +119,15 @@ class Inference:
             raise
         observed.answered(rows, answer.receipt)
         return answer
+
+
+def _error(request: ModelInferRequest | None, error: HeadraceError) -> bytes:
+    """An error on a stream, with the id of its request where that could be read."""
+    response = ModelStreamInferResponse(error_message=str(error))
+    if request is not None:
+        response.infer_response.id = request.id
+        response.infer_response.model_name = request.model_name
+    return response.SerializeToString()
 
 
 def parse(body: bytes) -> ModelInferRequest:
@@ -116,18 +153,3 @@ def _timeout(call: Call, request: ModelInferRequest, default: float) -> float:
         if microseconds:
             timeout = min(timeout, microseconds / 1e6)
     return timeout
-
-
-def receipt_json(receipt: Receipt) -> str:
-    """The receipt as clients see it: times in microseconds."""
-    return json.dumps(
-        {
-            "queue_us": receipt.queue_us,
-            "batch_us": receipt.batch_us,
-            "compute_us": receipt.compute_us,
-            "batch_rows": receipt.batch_rows,
-            "batch_requests": receipt.batch_requests,
-            "model_version": receipt.model_version,
-        },
-        separators=(",", ":"),
-    )

@@ -55,6 +55,9 @@ def model_config(route: Route) -> ModelConfig:
             for tensor in spec.outputs
         ],
     )
+    if route.text:
+        # One request may have many responses.
+        config.model_transaction_policy.decoupled = True
     if batched:
         config.dynamic_batching.CopyFrom(
             ModelDynamicBatching(

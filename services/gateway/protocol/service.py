@@ -14,6 +14,8 @@ from services.gateway.observation import Observer
 from services.gateway.protocol.inference import Inference
 from services.gateway.protocol.metadata import model_config, model_metadata
 from services.gateway.routes import Route, Routes
+from services.gateway.text.service import TextGeneration
+from services.gateway.text.triton import TritonText
 
 SERVICE = "inference.GRPCInferenceService"
 EXTENSIONS = ["model_repository", "model_configuration", "statistics", "binary_tensor_data", "parameters"]
@@ -42,7 +44,8 @@ class ProtocolService:
         self._backend = backend
         self._observer = observer
         self._ready = ready
-        self._inference = Inference(routes, backend, observer)
+        text = TritonText(TextGeneration(routes, backend, observer))
+        self._inference = Inference(routes, backend, observer, text)
 
     def methods(self) -> MethodTable:
         """Full method path → handler."""

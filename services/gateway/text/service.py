@@ -12,7 +12,7 @@ from services.common.errors import InvalidArgument
 from services.gateway.backend import Backend, Events, TextEnd, Work
 from services.gateway.calls import Call, MethodTable, Stream, Unary
 from services.gateway.observation import Observed, Observer
-from services.gateway.protocol.inference import receipt_json
+from services.gateway.receipts import receipt_json
 from services.gateway.routes import Route, Routes
 from services.gateway.text.checks import check
 from services.gateway.text.collecting import Collected, collect
