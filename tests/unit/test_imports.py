@@ -41,6 +41,7 @@ LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"servic
 PURE: dict[str, set[str]] = {
     "services.worker.batcher": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
+    "services.autoscaler.service_time": set(),
     **{f"services.autoscaler.policy.{name}": SCALING_POLICY for name in SCALING_POLICY_NAMES},
     "services.broker.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},

@@ -56,6 +56,9 @@ class PolicyConfig:
         panic_threshold: how many times the present workers the panic window must call for to begin a panic; in a panic
             no worker leaves, until `stable_window` after the last such moment.
         scale_down_window: a worker leaves only once it was not called for during this long.
+        burst_half_life: traffic that came in bursts comes in bursts again, and no worker starts as fast as one that is
+            there: the load of the worst `panic_window` is kept covered, fading by half in this time, until nothing came
+            for `idle_seconds`. DRAIN_TIME only.
         idle_seconds: how long nothing may wait or arrive before the last worker leaves.
         up_factor, up_workers: within `up_period` the number may grow to `up_factor` times what it was, or by
             `up_workers`, whichever is more.
@@ -73,6 +76,7 @@ class PolicyConfig:
     panic_window: float = 6.0
     panic_threshold: float = 2.0
     scale_down_window: float = 60.0
+    burst_half_life: float = 1200.0
     idle_seconds: float = 60.0
     up_factor: float = 4.0
     up_workers: int = 8
@@ -85,7 +89,7 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         positive = ("target", "drain_seconds", "stable_window", "panic_window", "up_period", "down_period", "up_factor")
-        for name in (*positive, "service_seconds"):
+        for name in (*positive, "service_seconds", "burst_half_life"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}; expected more than 0")
         if not 0 < self.utilisation <= 1 or not 0 <= self.down_factor < 1:

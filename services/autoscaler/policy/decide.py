@@ -9,7 +9,7 @@ RabbitMQ scaler.
 from dataclasses import replace
 from math import ceil
 
-from services.autoscaler.policy.config import PolicyConfig
+from services.autoscaler.policy.config import Mode, PolicyConfig
 from services.autoscaler.policy.guards import Proposal, hold, limit_number, limit_rate
 from services.autoscaler.policy.memory import Memory
 from services.autoscaler.policy.need import need
@@ -17,9 +17,6 @@ from services.autoscaler.policy.observation import Decision, Observation
 from services.autoscaler.policy.windows import Sums
 
 __all__ = ["Memory", "decide"]
-
-# Sums of many floats: 3.0000000001 workers are three.
-_EPSILON = 1e-6
 
 
 def decide(now: float, observation: Observation, memory: Memory, config: PolicyConfig) -> tuple[Decision, Memory]:
@@ -44,24 +41,36 @@ def decide(now: float, observation: Observation, memory: Memory, config: PolicyC
     )
     if burst >= config.panic_threshold * max(1, present):
         memory = replace(memory, panic_until=now + config.stable_window)
-    needed = max(stable, burst) if memory.panics(now) else stable
-    proposal = _proposal(now, needed, observation, memory, config)
+    needed, why = (max(stable, burst), "burst") if memory.panics(now) else (stable, "load")
+    if config.mode is Mode.DRAIN_TIME and _active(now, memory, config) and memory.burst_load > needed:
+        needed, why = memory.burst_load, "the last burst"
+    proposal = _at_least_one(
+        now, Proposal(_whole(needed), f"{why} calls for {needed:.1f}"), observation, memory, config
+    )
     memory = replace(memory, wanted=memory.wanted.add(now, proposal.workers, config.scale_down_window))
     proposal = hold(proposal, present, now, memory, config)
     proposal = limit_rate(proposal, present, now, memory, config)
     return _decided(now, limit_number(proposal, config), needed, memory, config)
 
 
-def _proposal(now: float, needed: float, observation: Observation, memory: Memory, config: PolicyConfig) -> Proposal:
-    """The number called for, but at least one while anything waits or came lately."""
-    proposal = Proposal(
-        ceil(needed - _EPSILON), f"{'burst' if memory.panics(now) else 'load'} calls for {needed:.1f} workers"
-    )
-    if proposal.workers or memory.active_at is None:
+def _whole(needed: float) -> int:
+    """Rounded up; sums of many floats say 3.0000000001 for three."""
+    return ceil(needed - 1e-6)
+
+
+def _active(now: float, memory: Memory, config: PolicyConfig) -> bool:
+    return memory.active_at is not None and now - memory.active_at < config.idle_seconds
+
+
+def _at_least_one(
+    now: float, proposal: Proposal, observation: Observation, memory: Memory, config: PolicyConfig
+) -> Proposal:
+    """While anything waits or came lately."""
+    if proposal.workers:
         return proposal
     if observation.backlog:
         return proposal.but(1, "requests wait" if observation.workers else "a request waits: waking")
-    if observation.workers and now - memory.active_at < config.idle_seconds:
+    if observation.workers and _active(now, memory, config):
         return proposal.but(1, f"one stays until nothing came for {config.idle_seconds:.0f} s")
     return proposal
 
@@ -94,9 +103,12 @@ def _observe(now: float, observation: Observation, memory: Memory, config: Polic
         work=last.work + sum(came[queue] * seconds[queue] for queue in came),
         backlog_seconds=last.backlog_seconds + observation.backlog * (now - last.at),
     )
+    history = memory.history.add(sums, config.stable_window)
+    faded = memory.burst_load * 0.5 ** ((now - last.at) / config.burst_half_life)
     return replace(
         memory,
-        history=memory.history.add(sums, config.stable_window),
+        history=history,
+        burst_load=max(faded, history.over(config.panic_window).load),
         arrived={demand.queue: demand.arrived for demand in observation.demands},
         active_at=now if observation.backlog or any(came.values()) else memory.active_at,
     )

@@ -11,6 +11,7 @@ class Memory:
 
     Attributes:
         arrived: each queue's count of arrivals when last seen.
+        burst_load: workers that the arrivals of the worst panic window would keep busy, faded since.
         wanted: what was called for lately.
         targets: what was decided lately, for the limits to its rate of change.
         panic_until: end of the panic, if one is on.
@@ -20,6 +21,7 @@ class Memory:
 
     history: History = field(default_factory=History)
     arrived: dict[str, float] = field(default_factory=dict)
+    burst_load: float = 0.0
     wanted: Peaks = field(default_factory=Peaks)
     targets: tuple[tuple[float, int], ...] = ()
     panic_until: float | None = None

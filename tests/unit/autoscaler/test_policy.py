@@ -52,6 +52,14 @@ def test_after_a_burst_nobody_leaves_for_the_window_and_then_all_do_step_by_step
     assert steps[-1] == 1
 
 
+def test_a_burst_is_remembered_while_traffic_goes_on_and_fades() -> None:
+    config = replace(CONFIG, burst_half_life=60.0, scale_down_window=5.0)
+    decided = targets(World(config).run(lambda now: 60.0 if 20 <= now < 40 else 1.0, 400, workers=1))
+    # 60 requests/s keep six workers busy; half of that is called for a half-life later, and 1/s calls for one.
+    assert decided[90] >= 3
+    assert decided[90] > decided[160] > decided[399] == 1
+
+
 def test_a_worker_that_crashed_is_replaced_while_nobody_may_leave_and_when_it_is_needed() -> None:
     memory = Memory()
     for second in range(5):
@@ -62,7 +70,7 @@ def test_a_worker_that_crashed_is_replaced_while_nobody_may_leave_and_when_it_is
 
 
 def test_a_burst_is_a_panic_and_in_a_panic_nobody_leaves() -> None:
-    config = replace(CONFIG, scale_down_window=0.0)
+    config = replace(CONFIG, scale_down_window=0.0, burst_half_life=5.0)
     decisions = World(config).run(lambda now: 60.0 if 5 <= now < 10 else 1.0, 60, workers=1)
     burst = [decision for decision in decisions if decision.panic]
     assert burst
