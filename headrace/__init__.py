@@ -2,5 +2,6 @@
 
 from headrace.client.errors import HeadraceError
 from headrace.client.inference import AsyncClient, Client, InferResult
+from headrace.client.text import TextPiece, TextResult
 
-__all__ = ["AsyncClient", "Client", "HeadraceError", "InferResult"]
+__all__ = ["AsyncClient", "Client", "HeadraceError", "InferResult", "TextPiece", "TextResult"]

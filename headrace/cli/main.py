@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import inference, models, status, up
+from headrace.cli import inference, models, status, text, up
 
 app = typer.Typer(
     name="headrace",
@@ -17,6 +17,8 @@ app.command("models")(models.list_models)
 app.command()(models.alias)
 app.command()(models.delete)
 app.command()(inference.infer)
+app.command()(text.generate)
+app.command()(text.chat)
 app.command()(status.status)
 
 if __name__ == "__main__":

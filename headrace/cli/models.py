@@ -40,6 +40,13 @@ def push(
         print_json({"name": published.name, "version": published.version})
         return
     spec = published.spec
+    if spec.HasField("text"):
+        length = f", {spec.text.max_model_len} tokens of context" if spec.text.max_model_len else ""
+        out().print(
+            f"[green]published[/green] [bold]{name}[/bold] version {published.version} ({spec.runtime}{length})"
+        )
+        out().print(f'  try: headrace generate {name} "Once upon a time"', highlight=False, markup=False)
+        return
     inputs, outputs = ", ".join(map(_tensor, spec.inputs)), ", ".join(map(_tensor, spec.outputs))
     batch = f"batches of up to {spec.batching.max_batch_size}" if spec.batching.max_batch_size else "no batch axis"
     out().print(f"[green]published[/green] [bold]{name}[/bold] version {published.version} ({spec.runtime}, {batch})")

@@ -1,1 +1,1 @@
-"""The Python client: tensors in, tensors out."""
+"""The Python client: tensors in, tensors out; prompts in, text out."""

@@ -11,14 +11,17 @@ from grpc import aio
 
 from headrace.client.errors import InvalidArgumentError, from_rpc_error
 from headrace.client.tensors import Array, make_request, read_response
+from headrace.client.text import AsyncTextCalls, TextCalls
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from headrace.v1.gateway_pb2 import GetStatusRequest, GetStatusResponse
 from headrace.v1.gateway_pb2_grpc import GatewayServiceStub
+from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceStub
 
 if TYPE_CHECKING:
     from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceAsyncStub
     from headrace.v1.gateway_pb2_grpc import GatewayServiceAsyncStub
+    from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceAsyncStub
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 # Calls that never reached a handler are tried again by gRPC itself; other clients may use the same configuration.
@@ -26,7 +29,10 @@ SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [{"service": "inference.GRPCInferenceService"}],
+                "name": [
+                    {"service": "inference.GRPCInferenceService"},
+                    {"service": "headrace.v1.TextGenerationService"},
+                ],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.1s",
@@ -79,7 +85,7 @@ def _metadata(traceparent: str) -> tuple[tuple[str, str], ...]:
     return (("traceparent", traceparent),) if traceparent else ()
 
 
-class Client:
+class Client(TextCalls):
     """Blocking; safe to share between threads. All methods raise headrace.client.errors.HeadraceError."""
 
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
@@ -87,6 +93,7 @@ class Client:
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._input_names: dict[tuple[str, str], str] = {}
         self._gateway = GatewayServiceStub(self._channel)
+        self._text = TextGenerationServiceStub(self._channel)
 
     def infer(
         self,
@@ -162,7 +169,7 @@ class Client:
         self.close()
 
 
-class AsyncClient:
+class AsyncClient(AsyncTextCalls):
     """The same for asyncio; cancelling a call abandons the request on the server."""
 
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
@@ -170,6 +177,7 @@ class AsyncClient:
         self._stub: GRPCInferenceServiceAsyncStub = GRPCInferenceServiceStub(self._channel)
         self._input_names: dict[tuple[str, str], str] = {}
         self._gateway: GatewayServiceAsyncStub = GatewayServiceStub(self._channel)
+        self._text: TextGenerationServiceAsyncStub = TextGenerationServiceStub(self._channel)
 
     async def infer(
         self,

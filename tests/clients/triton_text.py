@@ -19,7 +19,7 @@ def tensor(name: str, value: Any, datatype: str) -> Any:
     return made
 
 
-def prompt(*, stream: bool = False, **inputs: Any) -> list[Any]:
+def prompt(*, stream: Any = False, **inputs: Any) -> list[Any]:
     """The inputs of a request."""
     made = [tensor("text_input", b"two words", "BYTES"), tensor("stream", stream, "BOOL")]
     return made + [tensor(name, value, datatype) for name, (value, datatype) in inputs.items()]

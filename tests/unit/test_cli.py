@@ -14,7 +14,7 @@ from headrace.cli.inference import _array
 from headrace.cli.main import app
 from headrace.client.errors import HeadraceError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 
-COMMANDS = {"up", "serve", "push", "models", "alias", "delete", "infer", "status"}
+COMMANDS = {"up", "serve", "push", "models", "alias", "delete", "infer", "generate", "chat", "status"}
 
 
 @pytest.fixture
