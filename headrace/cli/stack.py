@@ -19,6 +19,7 @@ class StackOptions:
     Attributes:
         metrics_port: the gateway's Prometheus endpoint; the other processes take free ports, told in stack.json.
         broker, store: URLs; empty: the embedded broker, a folder below `data`.
+        worker_memory: what models may take in each worker; empty: no limit.
         environment: further HEADRACE_* variables, for every process.
     """
 
@@ -33,6 +34,7 @@ class StackOptions:
     front: str = "auto"
     broker: str = ""
     store: str = ""
+    worker_memory: str = ""
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -85,6 +87,8 @@ class Stack:
         cache = str((options.data / "cache").resolve())
         for number in range(1, options.workers + 1):
             worker = {"WORKER_ID": f"worker-{number}", "CACHE": cache, "LISTEN": f"{options.host}:0"}
+            if options.worker_memory:
+                worker["MEMORY_BUDGET"] = options.worker_memory
             await self._begin(f"worker-{number}", "services.worker", shared | worker, f"{options.host}:0")
 
     async def _begin(self, name: str, module: str, settings: dict[str, str], metrics: str) -> Child:

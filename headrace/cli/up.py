@@ -26,6 +26,10 @@ def up(
     front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
     broker: Annotated[str, typer.Option(help="Another broker than the embedded one, as a URL.")] = "",
     store: Annotated[str, typer.Option(help="s3://bucket/prefix?endpoint=… instead of a folder.")] = "",
+    worker_memory: Annotated[
+        str,
+        typer.Option(help="What models may take in each worker, such as 2GiB; least recently used ones are evicted."),
+    ] = "",
     otlp: Annotated[str, typer.Option(help="http://host:port that takes traces and metrics by OTLP/gRPC.")] = "",
 ) -> None:
     """Run the whole stack on this machine, in the foreground."""
@@ -41,6 +45,7 @@ def up(
         front=front,
         broker=broker,
         store=store,
+        worker_memory=worker_memory,
         environment={"HEADRACE_OTLP": otlp} if otlp else {},
     )
     console = err()

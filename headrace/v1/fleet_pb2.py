@@ -24,27 +24,27 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/fleet.proto\x12\x0bheadrace.v1\"w\n\tHeldModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.headrace.v1.LoadState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\"\xbf\x01\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.headrace.v1.HeldModel\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x11\n\tcompleted\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\x12\x17\n\x0fstarted_unix_ms\x18\t \x01(\x03\":\n\x13ReportWorkerRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Worker\"\x16\n\x14ReportWorkerResponse\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Worker*\x85\x01\n\tLoadState\x12\x1a\n\x16LOAD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STATE_LOADING\x10\x01\x12\x14\n\x10LOAD_STATE_READY\x10\x02\x12\x15\n\x11LOAD_STATE_FAILED\x10\x03\x12\x17\n\x13LOAD_STATE_DRAINING\x10\x04\x32\xbb\x01\n\x0c\x46leetService\x12W\n\x0cReportWorker\x12 .headrace.v1.ReportWorkerRequest\x1a!.headrace.v1.ReportWorkerResponse\"\x00(\x01\x12R\n\x0bListWorkers\x12\x1f.headrace.v1.ListWorkersRequest\x1a .headrace.v1.ListWorkersResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/fleet.proto\x12\x0bheadrace.v1\"\x89\x01\n\tHeldModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.headrace.v1.LoadState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x10\n\x08progress\x18\x06 \x01(\x01\"\x99\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.headrace.v1.HeldModel\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x11\n\tcompleted\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\x12\x17\n\x0fstarted_unix_ms\x18\t \x01(\x03\x12\x1b\n\x13memory_budget_bytes\x18\n \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x0b \x01(\x04\x12\r\n\x05loads\x18\x0c \x01(\x04\x12\x11\n\tevictions\x18\r \x01(\x04\":\n\x13ReportWorkerRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Worker\"\x16\n\x14ReportWorkerResponse\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Worker*\x85\x01\n\tLoadState\x12\x1a\n\x16LOAD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STATE_LOADING\x10\x01\x12\x14\n\x10LOAD_STATE_READY\x10\x02\x12\x15\n\x11LOAD_STATE_FAILED\x10\x03\x12\x17\n\x13LOAD_STATE_DRAINING\x10\x04\x32\xbb\x01\n\x0c\x46leetService\x12W\n\x0cReportWorker\x12 .headrace.v1.ReportWorkerRequest\x1a!.headrace.v1.ReportWorkerResponse\"\x00(\x01\x12R\n\x0bListWorkers\x12\x1f.headrace.v1.ListWorkersRequest\x1a .headrace.v1.ListWorkersResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOADSTATE']._serialized_start=523
-  _globals['_LOADSTATE']._serialized_end=656
-  _globals['_HELDMODEL']._serialized_start=40
-  _globals['_HELDMODEL']._serialized_end=159
-  _globals['_WORKER']._serialized_start=162
-  _globals['_WORKER']._serialized_end=353
-  _globals['_REPORTWORKERREQUEST']._serialized_start=355
-  _globals['_REPORTWORKERREQUEST']._serialized_end=413
-  _globals['_REPORTWORKERRESPONSE']._serialized_start=415
-  _globals['_REPORTWORKERRESPONSE']._serialized_end=437
-  _globals['_LISTWORKERSREQUEST']._serialized_start=439
-  _globals['_LISTWORKERSREQUEST']._serialized_end=459
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=461
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=520
-  _globals['_FLEETSERVICE']._serialized_start=659
-  _globals['_FLEETSERVICE']._serialized_end=846
+  _globals['_LOADSTATE']._serialized_start=632
+  _globals['_LOADSTATE']._serialized_end=765
+  _globals['_HELDMODEL']._serialized_start=41
+  _globals['_HELDMODEL']._serialized_end=178
+  _globals['_WORKER']._serialized_start=181
+  _globals['_WORKER']._serialized_end=462
+  _globals['_REPORTWORKERREQUEST']._serialized_start=464
+  _globals['_REPORTWORKERREQUEST']._serialized_end=522
+  _globals['_REPORTWORKERRESPONSE']._serialized_start=524
+  _globals['_REPORTWORKERRESPONSE']._serialized_end=546
+  _globals['_LISTWORKERSREQUEST']._serialized_start=548
+  _globals['_LISTWORKERSREQUEST']._serialized_end=568
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=570
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=629
+  _globals['_FLEETSERVICE']._serialized_start=768
+  _globals['_FLEETSERVICE']._serialized_end=955
 # @@protoc_insertion_point(module_scope)

@@ -49,12 +49,16 @@ class HeldModel(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     state: Global___LoadState.ValueType
     reason: _builtins.str
     """Why, where it failed."""
     memory_bytes: _builtins.int
+    """What it is charged against the worker's budget."""
+    progress: _builtins.float
+    """While it loads: how much of its files is here, 0 to 1."""
     def __init__(
         self,
         *,
@@ -63,10 +67,11 @@ class HeldModel(_message.Message):
         state: Global___LoadState.ValueType = ...,
         reason: _builtins.str = ...,
         memory_bytes: _builtins.int = ...,
+        progress: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "name", b"name", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "name", b"name", "progress", b"progress", "reason", b"reason", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -85,6 +90,10 @@ class Worker(_message.Message):
     COMPLETED_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     STARTED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    MEMORY_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_USED_BYTES_FIELD_NUMBER: _builtins.int
+    LOADS_FIELD_NUMBER: _builtins.int
+    EVICTIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     """host:port of its health and reflection service."""
@@ -96,6 +105,12 @@ class Worker(_message.Message):
     """Requests answered since the start: the heartbeat of progress."""
     resident_bytes: _builtins.int
     started_unix_ms: _builtins.int
+    memory_budget_bytes: _builtins.int
+    """What models may take together; 0: no limit. And what those here are charged."""
+    memory_used_bytes: _builtins.int
+    loads: _builtins.int
+    """Models loaded and evicted since the start."""
+    evictions: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldModel]: ...
     def __init__(
@@ -110,10 +125,14 @@ class Worker(_message.Message):
         completed: _builtins.int = ...,
         resident_bytes: _builtins.int = ...,
         started_unix_ms: _builtins.int = ...,
+        memory_budget_bytes: _builtins.int = ...,
+        memory_used_bytes: _builtins.int = ...,
+        loads: _builtins.int = ...,
+        evictions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "completed", b"completed", "device", b"device", "id", b"id", "models", b"models", "pid", b"pid", "resident_bytes", b"resident_bytes", "running", b"running", "started_unix_ms", b"started_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "completed", b"completed", "device", b"device", "evictions", b"evictions", "id", b"id", "loads", b"loads", "memory_budget_bytes", b"memory_budget_bytes", "memory_used_bytes", b"memory_used_bytes", "models", b"models", "pid", b"pid", "resident_bytes", b"resident_bytes", "running", b"running", "started_unix_ms", b"started_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -37,11 +37,11 @@ class CatalogWatch:
         synced: everything has been sent at least once.
     """
 
-    def __init__(self, channel: aio.Channel, listener: CatalogListener) -> None:
+    def __init__(self, channel: aio.Channel, listener: CatalogListener, synced: asyncio.Event | None = None) -> None:
         self._stub = RegistryServiceStub(channel)
         self._listener = listener
         self.connected = False
-        self.synced = asyncio.Event()
+        self.synced = synced or asyncio.Event()
 
     async def run(self) -> None:
         """Watches for ever."""

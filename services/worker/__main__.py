@@ -17,13 +17,14 @@ from services.common.rpc import channel, serving
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry, start
 from services.worker.cache import ArtifactCache
-from services.worker.device import Device
+from services.worker.device import Device, resident_bytes
 from services.worker.fleet import report
 from services.worker.holdings import AnyLane, Holdings
 from services.worker.lane import Lane
 from services.worker.loading import Loader, on_device
 from services.worker.observation import BatchObserver
 from services.worker.replies.links import Links
+from services.worker.residents import Residents
 from services.worker.settings import WorkerSettings
 from services.worker.text.lane import TextLane
 from services.worker.text.loading import text_opener
@@ -42,7 +43,7 @@ async def main(stop: asyncio.Event) -> None:
 async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry, stop: asyncio.Event) -> None:
     started_ms = time.time_ns() // 1_000_000
     broker = await connect(settings.broker, name=worker_id)
-    device = Device(settings.threads)
+    device = Device(settings.threads, settings.loads)
     async with (
         channel(settings.registry) as registry,
         serving(settings.listen, [], lambda server: None, grace=0.2) as port,
@@ -50,7 +51,14 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
     ):
         cache = ArtifactCache(Path(settings.cache), registry)
         links = Links(worker_id, group)
-        changed = asyncio.Event()
+        changed, known = asyncio.Event(), asyncio.Event()
+        residents = Residents(
+            budget=settings.memory_budget,
+            residency=settings.residency_seconds,
+            idle=settings.idle_seconds,
+            known=known,
+            clock=asyncio.get_running_loop().time,
+        )
         instruments, system = WorkerInstruments(telemetry.ledger), messaging_system(settings.broker)
 
         def make_lane(version: ModelVersion, eager: bool) -> AnyLane:
@@ -65,13 +73,30 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
 
             if version.spec.HasField("text"):
                 opener = text_opener(version.spec, settings.threads)
-                text_loader = Loader(version, cache, opener, on_change)
+                text_loader = Loader(version, cache, opener, on_change, device.loading)
                 # Half of the drain is for generations to end by themselves, half to see the others into new hands.
                 patience = settings.drain_seconds / 2
-                return TextLane(version, eager=eager, broker=broker, links=links, loader=text_loader, patience=patience)
-            loader = Loader(version, cache, on_device(device, version.spec), on_change)
+                return TextLane(
+                    version,
+                    eager=eager,
+                    broker=broker,
+                    links=links,
+                    loader=text_loader,
+                    patience=patience,
+                    residents=residents,
+                    worker_id=worker_id,
+                )
+            loader = Loader(version, cache, on_device(device, version.spec), on_change, device.loading)
             return Lane(
-                version, eager=eager, broker=broker, links=links, device=device, loader=loader, observer=observer
+                version,
+                eager=eager,
+                broker=broker,
+                links=links,
+                device=device,
+                loader=loader,
+                observer=observer,
+                residents=residents,
+                worker_id=worker_id,
             )
 
         holdings = Holdings(settings.model_names(), make_lane, group)
@@ -90,18 +115,24 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
                 completed=sum(lane.completed for lane in lanes),
                 resident_bytes=resident_bytes(),
                 started_unix_ms=started_ms,
+                memory_budget_bytes=residents.budget,
+                memory_used_bytes=residents.used,
+                loads=residents.loads,
+                evictions=residents.evictions,
             )
 
-        watch = CatalogWatch(registry, holdings)
+        watch = CatalogWatch(registry, holdings, synced=known)
         watching = group.create_task(watch.run(), name="catalogue watch")
         reporting = group.create_task(report(registry, describe, changed), name="fleet report")
-        await _either(stop, watch.synced)
+        sweeping = group.create_task(residents.sweep(), name="sweep")
+        await _either(stop, known)
         await _either(stop, *(lane.consuming for lane in holdings.lanes()))
         if not stop.is_set():
             print(f"ready worker {address}", flush=True)
         await stop.wait()
         log.info("draining: %d requests in hand", describe().running)
         watching.cancel()
+        sweeping.cancel()
         changed.set()
         try:
             await asyncio.wait_for(holdings.drain(), settings.drain_seconds)
@@ -129,12 +160,6 @@ async def _either(stop: asyncio.Event, *events: asyncio.Event) -> None:
 
 async def _set(event: asyncio.Event) -> None:
     await event.wait()
-
-
-def resident_bytes() -> int:
-    """What the process holds in memory."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,14 @@ class Batcher(Generic[T]):
         self._line.extendleft(reversed(passed))
         return batch, dropped
 
+    def drop(self, now: float) -> list[Entry[T]]:
+        """Takes those out that nobody waits for any more, wherever they stand."""
+        line, self._line = self._line, deque[Entry[T]]()
+        dropped: list[Entry[T]] = []
+        for entry in line:
+            (dropped if entry.cancelled or entry.deadline <= now else self._line).append(entry)
+        return dropped
+
     def clear(self) -> list[Entry[T]]:
         """Everything in line, which is then empty."""
         entries = list(self._line)

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import os
 import secrets
-import shutil
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -20,6 +20,12 @@ from services.common.rpc import from_rpc_error
 
 CHUNK_BYTES = 1024 * 1024
 
+Progress = Callable[[int, int], None]
+
+
+def _unwatched(done: int, total: int) -> None:
+    """Nobody wants to know."""
+
 
 class ArtifactCache:
     """A folder of versions' files; any number of workers on a machine may share it."""
@@ -28,8 +34,11 @@ class ArtifactCache:
         self._root = root
         self._registry = RegistryServiceStub(registry)
 
-    async def folder(self, version: ModelVersion) -> Path:
+    async def folder(self, version: ModelVersion, progress: Progress = _unwatched) -> Path:
         """A folder with all files of the version, each of the right digest.
+
+        Args:
+            progress: called with (bytes here, bytes in all) as files arrive; on the event loop.
 
         Raises:
             NotFound: the registry does not know the version.
@@ -51,8 +60,16 @@ class ArtifactCache:
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         urls = {location.file.path: location.url for location in located.locations}
+        total, loop = sum(file.size for file in version.files), asyncio.get_running_loop()
+        done = total - sum(file.size for file in missing)
+
+        def arrived(size: int) -> None:
+            nonlocal done
+            done += size
+            loop.call_soon_threadsafe(progress, done, total)
+
         for file in missing:
-            await asyncio.to_thread(_fetch, urls.get(file.path, ""), folder / file.path, file)
+            await asyncio.to_thread(_fetch, urls.get(file.path, ""), folder / file.path, file, arrived)
         return folder
 
 
@@ -63,7 +80,7 @@ def _is(path: Path, file: ModelFile) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
 
 
-def _fetch(url: str, target: Path, file: ModelFile) -> None:
+def _fetch(url: str, target: Path, file: ModelFile, arrived: Callable[[int], None]) -> None:
     """Downloads beside and renames into place, if the digest is right."""
     if not url.startswith(("http://", "https://", "file://")):
         raise Unavailable(f"the registry gave no usable URL for '{file.path}': {url!r}")
@@ -71,7 +88,9 @@ def _fetch(url: str, target: Path, file: ModelFile) -> None:
     partial = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         with urllib.request.urlopen(url, timeout=60) as source, partial.open("wb") as copy:
-            shutil.copyfileobj(source, copy, CHUNK_BYTES)
+            while chunk := source.read(CHUNK_BYTES):
+                copy.write(chunk)
+                arrived(len(chunk))
         if not _is(partial, file):
             raise Unavailable(f"'{file.path}' from the store is not what was published: its SHA-256 differs")
         partial.replace(target)

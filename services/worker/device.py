@@ -1,8 +1,10 @@
 """The device: one thread that runs batches, and the turn-taking of the models that share it."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,18 +13,32 @@ T = TypeVar("T")
 class Device:
     """Batches run one at a time, in the order in which lanes asked for their turn.
 
-    A lane forms its batch only when it holds `turn`: until then the batch gathers.
+    A lane forms its batch only when it holds `turn`: until then the batch gathers. Models are loaded beside it, at most
+    `loads` at a time: who loads holds `loading`.
     """
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, loads: int = 1) -> None:
         self.threads = threads
         self.turn = asyncio.Lock()
+        self.loading = asyncio.Semaphore(loads)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
+        self._loaders = ThreadPoolExecutor(loads, thread_name_prefix="loader")
 
     async def run(self, function: Callable[[], T]) -> T:
         """Runs a function on the device's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)
 
+    async def load(self, function: Callable[[], T]) -> T:
+        """Runs a function beside the device's thread: reading a model in does not hold up those that run."""
+        return await asyncio.get_running_loop().run_in_executor(self._loaders, function)
+
     def close(self) -> None:
-        """Lets the running batch finish and ends the thread."""
+        """Lets the running batch and load finish and ends the threads."""
         self._thread.shutdown(wait=True)
+        self._loaders.shutdown(wait=True)
+
+
+def resident_bytes() -> int:
+    """What the process holds in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

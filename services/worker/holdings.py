@@ -16,7 +16,8 @@ AnyLane = Lane | TextLane
 class Holdings:
     """Implements CatalogListener.
 
-    The latest version and those with an alias are loaded at once; older ones when the first request comes.
+    The latest version and those with an alias are loaded at once, if there is room for all such versions of all models;
+    others when the first request comes.
 
     Args:
         only: model names to serve; empty: all.
@@ -49,8 +50,7 @@ class Holdings:
             self._end(key)
         for key, version in wanted.items():
             if key in self._lanes:
-                if version.version in current:
-                    self._lanes[key].promote()
+                self._lanes[key].want(version.version in current)
             else:
                 lane = self._lanes[key] = self._make_lane(version, version.version in current)
                 self._tasks[key] = self._group.create_task(lane.run(), name=f"lane {version.name} {version.version}")

@@ -17,9 +17,11 @@ from services.worker.execution import Job, failure, run_batch
 from services.worker.intake import Held, batch_shape, opened
 from services.worker.loading import Loader
 from services.worker.observation import BatchObserver
+from services.worker.occupancy import Entered, Occupancy
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
 from services.worker.replies.ticket import Ticket
+from services.worker.residents import Residents
 from services.worker.runtime.port import LoadedModel
 from services.worker.subscription import Subscription
 
@@ -28,7 +30,7 @@ class Lane:
     """Consumes one version's queue for as long as `run` runs.
 
     Args:
-        eager: load and warm up before consuming; otherwise the first request makes it load.
+        eager: load and warm up before consuming, where there is room; otherwise the first request makes it load.
     """
 
     def __init__(
@@ -41,18 +43,25 @@ class Lane:
         device: Device,
         loader: Loader[LoadedModel],
         observer: BatchObserver,
+        residents: Residents,
+        worker_id: str,
     ) -> None:
         self.version = version
         self.loader = loader
         self.completed = 0
         self.consuming = asyncio.Event()
-        self._eager = eager
         self._links = links
         self._device = device
         self._observer = observer
+        self._residents = residents
         batching = version.spec.batching
         # Two batches ahead.
-        self._subscription = Subscription(broker, version, self._on_delivery, 2 * batching.max_batch_size)
+        ahead = 2 * batching.max_batch_size
+        self._subscription = Subscription(broker, version, self._on_delivery, ahead, worker_id=worker_id)
+        key = (version.name, version.version)
+        self.occupancy = Occupancy(key, loader, residents, self._subscription, busy=lambda: self.running > 0)
+        self.occupancy.want(eager)
+        self._eager = eager
         self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, batching.max_queue_delay_us / 1e6)
         self._shape = batch_shape(version.spec)
         self._suspects: deque[Held] = deque()
@@ -73,14 +82,15 @@ class Lane:
         """Consumes until cancelled."""
         try:
             if self._eager:
-                await self._load()
+                await self._enter()
             await self._subscription.open(loaded=self.loader.loaded)
             self.consuming.set()
             while True:
                 await self._work.wait()
                 self._work.clear()
-                if not self.loader.loaded and (self._eager or self.running) and await self._load():
-                    await self._subscription.open(loaded=True)
+                if not self.loader.loaded and (self._eager or self.running) and not await self._enter():
+                    continue
+                await self.occupancy.come_back()
                 while (held := self._next_suspect()) is not None:
                     await self._run_suspect(held)
                 await self._run_line()
@@ -88,14 +98,16 @@ class Lane:
             for task in self._fetching:
                 task.cancel()
 
-    def promote(self) -> None:
-        """The version became the latest, or got an alias: load it before it is asked for."""
-        self._eager = True
-        self._work.set()
+    def want(self, wanted: bool) -> None:
+        """Something names this version (it is the latest, or has an alias): load it before it is asked for."""
+        if wanted and not self.occupancy.wanted:
+            self._eager = True
+            self._work.set()
+        self.occupancy.want(wanted)
 
     def gone(self) -> None:
         """The version was deleted and the lane has drained: nothing of it is kept or exported."""
-        self.loader.unload()
+        self.occupancy.gone()
         self._observer.forget()
 
     async def drain(self, *, hand_back: bool = True) -> None:
@@ -107,8 +119,7 @@ class Lane:
         self._stopping = True
         await self._subscription.close()
         if hand_back:
-            for ticket in [ticket for ticket in self._tickets if not ticket.started]:
-                ticket.hand_back()
+            self._hand_back()
         for entry in self._entries.values():
             entry.cancelled = entry.cancelled or entry.item.ticket.closed
         self._work.set()
@@ -128,12 +139,30 @@ class Lane:
                 entry.cancelled = entry.cancelled or entry.item.link is link
         self._work.set()
 
-    async def _load(self) -> bool:
-        """Whether the model is in memory now; if not, one that is wanted at once is tried again a while later."""
-        await self.loader.load()
-        if not self.loader.loaded and self._eager:
-            asyncio.get_running_loop().call_later(self.loader.retry_in(), self._work.set)
-        return self.loader.loaded
+    async def _enter(self) -> bool:
+        """Brings the model into memory. False: what is in line must wait; else it can be run, or told why it cannot."""
+        eager, self._eager = self._eager, False
+        loop, entered = asyncio.get_running_loop(), await self.occupancy.enter(urgent=self.running > 0)
+        if entered is Entered.LOADED:
+            return True
+        if entered is Entered.FAILED and eager:
+            self._eager = True
+            loop.call_later(self.loader.retry_in(), self._work.set)
+        if not self.running:
+            return False
+        if await self.occupancy.stand_aside(self._work.set):
+            self._hand_back()
+            self._forget(self._batcher.clear())
+            self._suspects = deque(held for held in self._suspects if not held.ticket.closed)
+            return False
+        if entered is Entered.NO_ROOM:  # nobody else could run it either: ask again, for those who still wait
+            self._forget(self._batcher.drop(loop.time()))
+            self._work.set()
+        return entered is Entered.FAILED
+
+    def _hand_back(self) -> None:
+        for ticket in [ticket for ticket in self._tickets if not ticket.started]:
+            ticket.hand_back()
 
     def _on_delivery(self, delivery: Delivery) -> None:
         """Opens an envelope and takes what is in it."""
@@ -146,6 +175,7 @@ class Lane:
         ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
         self._tickets.add(ticket)
         link.owe()
+        self.occupancy.used_at = asyncio.get_running_loop().time()
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
             suspicious = delivery.redelivered or work.attempt > 0
@@ -226,15 +256,20 @@ class Lane:
                 return
             async with self._device.turn:
                 batch, dropped = self._batcher.take(loop.time())
-                for entry in [*batch, *dropped]:
+                for entry in batch:
                     self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
-                for entry in dropped:
-                    entry.item.ticket.settle()
+                self._forget(dropped)
                 if batch:
                     await self._execute([entry.item for entry in batch])
             if self._suspects:
                 self._work.set()
                 return
+
+    def _forget(self, dropped: list[Entry[Held]]) -> None:
+        """Nobody waits for these any more."""
+        for entry in dropped:
+            self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
+            entry.item.ticket.settle()
 
     async def _execute(self, batch: list[Held]) -> None:
         """Runs a batch on the device and hands the replies over."""
@@ -260,3 +295,4 @@ class Lane:
         self._tickets.discard(ticket)
         link.paid()
         self._settled.set()
+        self._residents.changed()

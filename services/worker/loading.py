@@ -1,5 +1,6 @@
 """Getting a version into memory: files to the cache, the runtime's load, warm-up; failures are remembered."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -8,13 +9,20 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from headrace.v1.fleet_pb2 import LOAD_STATE_FAILED, LOAD_STATE_LOADING, LOAD_STATE_READY, HeldModel, LoadState
+from headrace.v1.fleet_pb2 import (
+    LOAD_STATE_FAILED,
+    LOAD_STATE_LOADING,
+    LOAD_STATE_READY,
+    LOAD_STATE_UNSPECIFIED,
+    HeldModel,
+    LoadState,
+)
 from headrace.v1.model_pb2 import ModelSpec, ModelVersion, TensorSpec
 from services.common.datatypes import DATATYPES
 from services.common.errors import HeadraceError
 from services.common.tensors import Array
 from services.worker.cache import ArtifactCache
-from services.worker.device import Device
+from services.worker.device import Device, resident_bytes
 from services.worker.runtime import load_model
 from services.worker.runtime.port import LoadedModel
 
@@ -22,6 +30,8 @@ log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_SECONDS = 2.0
 MOST_BACKOFF_SECONDS = 60.0
+# The fleet is told of the download each time that so much more of it is here.
+PROGRESS_STEP = 0.02
 
 
 class HasDevice(Protocol):
@@ -41,9 +51,13 @@ class Loader(Generic[M]):
 
     Args:
         open_model: makes the model of the folder with its files.
+        slots: how many models this worker loads at a time.
 
     Attributes:
         model: the loaded model, None before and after a failure.
+        size: bytes that the model is charged: what its package declares or its files take, or more if it was seen to
+            grow the process by more.
+        seconds: how long the last load took.
     """
 
     def __init__(
@@ -52,17 +66,28 @@ class Loader(Generic[M]):
         cache: ArtifactCache,
         open_model: Callable[[Path], Awaitable[M]],
         on_change: Callable[[bool], None],
+        slots: asyncio.Semaphore,
     ) -> None:
         self.model: M | None = None
         self._version = version
         self._cache = cache
         self._open_model = open_model
         self._on_change = on_change
-        self._state: LoadState.ValueType = LOAD_STATE_LOADING
+        self._slots = slots
+        self._state: LoadState.ValueType = LOAD_STATE_UNSPECIFIED
         self._reason = ""
         self._retry_at = 0.0
         self._backoff = FIRST_BACKOFF_SECONDS
-        self.attempted = False
+        self.size = version.spec.memory_bytes or sum(file.size for file in version.files)
+        self.seconds = 0.0
+        self._declared = self.size
+        self._measured: int | None = None
+        self._progress = 0.0
+
+    @property
+    def attempted(self) -> bool:
+        """Somebody wanted the model in memory, and it is there, on its way, or failed."""
+        return self._state != LOAD_STATE_UNSPECIFIED
 
     @property
     def loaded(self) -> bool:
@@ -78,7 +103,8 @@ class Loader(Generic[M]):
             version=self._version.version,
             state=self._state,
             reason=self._reason,
-            memory_bytes=self._version.spec.memory_bytes or sum(file.size for file in self._version.files),
+            memory_bytes=self.size,
+            progress=self._progress if self._state == LOAD_STATE_LOADING else 0.0,
         )
 
     def why_not(self) -> str:
@@ -92,28 +118,54 @@ class Loader(Generic[M]):
         """Seconds until `load` tries again what failed."""
         return max(0.0, self._retry_at - time.monotonic())
 
-    async def load(self) -> None:
-        """Loads and warms up, unless it is loaded or failed a moment ago."""
-        if self.model is not None or time.monotonic() < self._retry_at:
-            return
-        self.attempted = True
+    def may_try(self) -> bool:
+        """It did not fail a moment ago."""
+        return time.monotonic() >= self._retry_at
+
+    def refuse(self, reason: str) -> None:
+        """It cannot be loaded here for a reason that a load would not find; it is tried again as after a failure."""
+        self._failed(reason)
+
+    async def load(self) -> bool:
+        """Loads and warms up, unless it is loaded or failed a moment ago; whether the model is in memory."""
+        if self.model is not None or not self.may_try():
+            return self.loaded
+        began = time.monotonic()
+        self._progress = 0.0
         self._become(LOAD_STATE_LOADING)
         try:
-            model = await self._open_model(await self._cache.folder(self._version))
+            folder = await self._cache.folder(self._version, self._fetched)
+            async with self._slots:
+                before = resident_bytes()
+                model = await self._open_model(folder)
+                self._measure(resident_bytes() - before)
         except HeadraceError as error:
             self._failed(str(error))
         except Exception as error:  # whatever a model's files do to a runtime, the worker's other models live on
             self._failed(f"{type(error).__name__}: {error}")
         else:
-            self.model = model
+            self.model, self.seconds = model, time.monotonic() - began
             self._become(LOAD_STATE_READY)
             self._backoff = FIRST_BACKOFF_SECONDS
             log.info("loaded %s version %d on %s", self._version.name, self._version.version, model.device)
+        return self.loaded
 
     def unload(self) -> None:
         """Drops the model."""
         self.model = None
-        self._on_change(False)
+        self._become(LOAD_STATE_UNSPECIFIED)
+
+    def _fetched(self, done: int, total: int) -> None:
+        """So many bytes of the files are here."""
+        progress = done / total if total else 1.0
+        if progress - self._progress >= PROGRESS_STEP:
+            self._progress = progress
+            self._on_change(False)
+
+    def _measure(self, grown: int) -> None:
+        """What others allocate meanwhile only adds to it: the smallest of all loads is nearest to the truth."""
+        self._measured = grown if self._measured is None else min(grown, self._measured)
+        self.size = max(self._declared, self._measured)
 
     def _become(self, state: LoadState.ValueType, reason: str = "") -> None:
         self._state, self._reason = state, reason
@@ -127,13 +179,13 @@ class Loader(Generic[M]):
 
 
 def on_device(device: Device, spec: ModelSpec) -> Callable[[Path], Awaitable[LoadedModel]]:
-    """Opens a model of tensors on the device's thread, when the device is free, and warms it up."""
+    """Opens a model of tensors beside the device's thread, and warms it up on it when the device is free."""
 
     async def open_model(folder: Path) -> LoadedModel:
+        model = await device.load(lambda: load_model(folder, spec, device.threads))
         async with device.turn:
-            model = await device.run(lambda: load_model(folder, spec, device.threads))
             await device.run(lambda: warm_up(model, spec))
-            return model
+        return model
 
     return open_model
 

@@ -1,6 +1,6 @@
 """What a worker is told by its environment."""
 
-from pydantic import Field
+from pydantic import ByteSize, Field
 
 from services.common.settings import ServiceSettings
 
@@ -14,6 +14,13 @@ class WorkerSettings(ServiceSettings):
         cache: folder for models' files; workers of one machine may share it.
         models: comma-separated names to serve; empty: all.
         threads: intra-op threads of the CPU runtimes.
+        memory_budget: bytes that models may take together ("8GiB", "512MiB"); 0: no limit. The least recently used are
+            evicted for those that are asked for.
+        residency_seconds: how long a model is kept at least once it was loaded; twice its load's time,
+            if that is more. 0: it may go at once.
+        idle_seconds: a version that is neither the latest nor named by an alias or a rollout is unloaded after so long
+            without a request.
+        loads: most models loaded at a time.
         drain_seconds: how long SIGTERM waits for work in hand.
     """
 
@@ -22,6 +29,10 @@ class WorkerSettings(ServiceSettings):
     cache: str = ".headrace/cache"
     models: str = ""
     threads: int = Field(default=1, ge=1)
+    memory_budget: ByteSize = ByteSize(0)
+    residency_seconds: float = Field(default=1.0, ge=0)
+    idle_seconds: float = Field(default=300.0, ge=0)
+    loads: int = Field(default=1, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)
 
     def model_names(self) -> set[str]:

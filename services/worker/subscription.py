@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from hashlib import blake2b
 
 from headrace.v1.model_pb2 import ModelVersion
 from services.common.broker.port import Broker, Consumer, Delivery
@@ -17,23 +18,48 @@ LOADED_PRIORITY = 10
 RETRY_SECONDS = 0.5
 
 
+def home_priority(worker_id: str, queue: str) -> int:
+    """How much this worker is the one to load a model that nobody holds: 0 to 9, below LOADED_PRIORITY.
+
+    Rendezvous hashing, with the broker as the judge: each worker says how near it is to the queue, and the nearest with
+    room gets the request. So a model comes back to where its files are, and two requests for a cold model do not make
+    two workers load it. (Thaler and Ravishankar, "A name-based mapping scheme for rendezvous", 1996.)
+    """
+    return blake2b(f"{worker_id}\0{queue}".encode(), digest_size=8).digest()[0] % LOADED_PRIORITY
+
+
 class Subscription:
     """At most one consumer of a version's queue.
 
     Args:
         ahead: how many requests it takes at a time once the model is loaded.
+        worker_id: decides how near this worker is to the queue while it is not.
     """
 
     def __init__(
-        self, broker: Broker, version: ModelVersion, on_delivery: Callable[[Delivery], None], ahead: int
+        self,
+        broker: Broker,
+        version: ModelVersion,
+        on_delivery: Callable[[Delivery], None],
+        ahead: int,
+        *,
+        worker_id: str,
     ) -> None:
         self._broker = broker
         self._version = version
         self._queue = queue_name(version.name, version.version)
+        self._home = home_priority(worker_id, self._queue)
         self._on_delivery = on_delivery
         self._ahead = max(2, ahead)
         self._consumer: Consumer | None = None
+        self._loaded = False
         self._closed = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """There is a consumer."""
+        return self._consumer is not None
 
     async def open(self, *, loaded: bool) -> None:
         """Consumes: `ahead` and before others once the model is loaded, one message and after others before.
@@ -41,22 +67,42 @@ class Subscription:
         Tries until the broker takes it, or until it is closed.
         """
         prefetch = self._ahead if loaded else 1
-        while not self._closed.is_set():
-            try:
-                await self._broker.declare(queue_spec(self._version))
-                consumer = await self._broker.consume(
-                    self._queue, self._on_delivery, prefetch=prefetch, priority=LOADED_PRIORITY if loaded else 0
-                )
-            except HeadraceError as error:
-                log.warning("cannot consume %s: %s", self._queue, error)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            old, self._consumer = self._consumer, consumer
-            if old is not None:
-                await _cancel(old)
-            if self._closed.is_set():  # while the broker was asked
+        async with self._turn:
+            if self._consumer is not None and self._loaded == loaded:
+                return
+            while not self._closed.is_set():
+                try:
+                    await self._broker.declare(queue_spec(self._version))
+                    consumer = await self._broker.consume(
+                        self._queue,
+                        self._on_delivery,
+                        prefetch=prefetch,
+                        priority=LOADED_PRIORITY if loaded else self._home,
+                    )
+                except HeadraceError as error:
+                    log.warning("cannot consume %s: %s", self._queue, error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    continue
+                old, self._consumer, self._loaded = self._consumer, consumer, loaded
+                if old is not None:
+                    await _cancel(old)
+                if self._closed.is_set():  # while the broker was asked
+                    await _cancel(consumer)
+                return
+
+    async def pause(self) -> None:
+        """No deliveries until it is opened again."""
+        async with self._turn:
+            if (consumer := self._consumer) is not None:
+                self._consumer = None
                 await _cancel(consumer)
-            return
+
+    async def has_others(self) -> bool:
+        """Other workers consume the queue, too."""
+        try:
+            return (await self._broker.depth(self._queue)).consumers > 1
+        except HeadraceError:
+            return False
 
     async def close(self) -> None:
         """No more deliveries."""

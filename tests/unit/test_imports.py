@@ -40,6 +40,7 @@ LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"servic
 # Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
 PURE: dict[str, set[str]] = {
     "services.worker.batcher": set(),
+    "services.worker.placement": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
     "services.autoscaler.service_time": set(),
     **{f"services.autoscaler.policy.{name}": SCALING_POLICY for name in SCALING_POLICY_NAMES},

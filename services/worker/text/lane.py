@@ -17,9 +17,11 @@ from services.worker.execution import failure
 from services.worker.intake import Held, opened
 from services.worker.llm.port import TokenOutput
 from services.worker.loading import Loader
+from services.worker.occupancy import Entered, Occupancy
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
 from services.worker.replies.ticket import Ticket
+from services.worker.residents import Residents
 from services.worker.subscription import Subscription
 from services.worker.text.generation import Generation
 from services.worker.text.model import TextModel
@@ -62,6 +64,8 @@ class TextLane:
         links: Links,
         loader: Loader[TextModel],
         patience: float,
+        residents: Residents,
+        worker_id: str,
     ) -> None:
         self.version = version
         self.loader = loader
@@ -71,7 +75,18 @@ class TextLane:
         self._links = links
         self._patience = patience
         ahead = version.spec.text.max_num_seqs or DEFAULT_AHEAD
-        self._subscription = Subscription(broker, version, self._on_delivery, ahead)
+        self._subscription = Subscription(broker, version, self._on_delivery, ahead, worker_id=worker_id)
+        key = (version.name, version.version)
+        self.occupancy = Occupancy(
+            key,
+            loader,
+            residents,
+            self._subscription,
+            busy=lambda: bool(self._jobs),
+            close=self._close_engine,
+        )
+        self.occupancy.want(eager)
+        self._residents = residents
         self._jobs: dict[tuple[str, int], _Job] = {}
         self._sequences: dict[str, _Job] = {}
         self._tickets: set[Ticket] = set()
@@ -94,26 +109,29 @@ class TextLane:
         try:
             async with asyncio.TaskGroup() as self._group:
                 if self._eager:
-                    await self._load()
+                    await self._enter()
                 await self._subscription.open(loaded=self.loader.loaded)
                 self.consuming.set()
                 while True:
                     await self._work.wait()
                     self._work.clear()
-                    if not self.loader.loaded and (self._eager or self._jobs) and await self._load():
-                        await self._subscription.open(loaded=True)
+                    if not self.loader.loaded and (self._eager or self._jobs):
+                        await self._enter()
+                    await self.occupancy.come_back()
         finally:
             if self._open is not None:
                 await asyncio.shield(self._open.close())
 
-    def promote(self) -> None:
-        """The version became the latest, or got an alias: load it before it is asked for."""
-        self._eager = True
-        self._work.set()
+    def want(self, wanted: bool) -> None:
+        """Something names this version (it is the latest, or has an alias): load it before it is asked for."""
+        if wanted and not self.occupancy.wanted:
+            self._eager = True
+            self._work.set()
+        self.occupancy.want(wanted)
 
     def gone(self) -> None:
         """The version was deleted and the lane has drained: nothing of it is kept."""
-        self.loader.unload()
+        self.occupancy.gone()
 
     async def drain(self, *, hand_back: bool = True) -> None:
         """Stops consuming and returns once all that was taken is answered, or in other hands.
@@ -124,9 +142,7 @@ class TextLane:
         self._stopping = True
         await self._subscription.close()
         if hand_back:
-            for job in [job for job in self._jobs.values() if job.generation is None]:
-                self._end(job)
-                job.held.ticket.hand_back()
+            self._hand_back()
             asyncio.get_running_loop().call_later(self._patience, self._release_all)
         while self._tickets:
             self._settled.clear()
@@ -144,16 +160,31 @@ class TextLane:
                 self._drop(job)
         self._tell()
 
-    async def _load(self) -> bool:
-        """Whether the model is in memory now; if not, one that is wanted at once is tried again a while later."""
-        await self.loader.load()
+    async def _enter(self) -> None:
+        """Brings the model into memory; one that is wanted at once and fails is tried again a while later."""
+        eager, self._eager = self._eager, False
+        entered = await self.occupancy.enter(urgent=bool(self._jobs))
         if self.loader.model is not None:
             self._open = self.loader.model
             self._group.create_task(self._pump(self._open), name=f"tokens of {self.version.name}")
-        elif self._eager:
+        elif entered is Entered.FAILED and eager:
+            self._eager = True
             asyncio.get_running_loop().call_later(self.loader.retry_in(), self._work.set)
+        if entered is not Entered.LOADED and self._jobs and await self.occupancy.stand_aside(self._work.set):
+            self._hand_back()
         self._tell()
-        return self.loader.loaded
+
+    async def _close_engine(self) -> None:
+        """The model leaves memory; its pump ends with it."""
+        model, self._open = self._open, None
+        if model is not None:
+            await model.close()
+
+    def _hand_back(self) -> None:
+        """What is not with the engine goes to other workers."""
+        for job in [job for job in self._jobs.values() if job.generation is None]:
+            self._end(job)
+            job.held.ticket.hand_back()
 
     def _on_delivery(self, delivery: Delivery) -> None:
         """Opens an envelope and begins what is in it."""
@@ -166,6 +197,7 @@ class TextLane:
         ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
         self._tickets.add(ticket)
         link.owe()
+        self.occupancy.used_at = asyncio.get_running_loop().time()
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
             self._take(Held(work, ticket, link, now_us, delivery.redelivered or work.attempt > 0))
@@ -269,7 +301,7 @@ class TextLane:
                     self._pass_on(output, companions)
         except Exception:  # whatever happens to an engine, its requests go on elsewhere and it is loaded anew
             log.exception("the engine of '%s' version %d broke", self.version.name, self.version.version)
-            self.loader.unload()
+            self.occupancy.lost()
             self._release_all()
             self._open = None
             await model.close()
@@ -337,6 +369,7 @@ class TextLane:
         self._tickets.discard(ticket)
         link.paid()
         self._settled.set()
+        self._residents.changed()
 
 
 def _nothing() -> None:
