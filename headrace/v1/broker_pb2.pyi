@@ -258,6 +258,7 @@ class Result(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
     CONSUMERS_FIELD_NUMBER: _builtins.int
+    UNACKNOWLEDGED_FIELD_NUMBER: _builtins.int
     tag: _builtins.int
     code: _builtins.int
     """A google.rpc.Code; 0: done."""
@@ -265,6 +266,7 @@ class Result(_message.Message):
     ready: _builtins.int
     """Of a depth operation."""
     consumers: _builtins.int
+    unacknowledged: _builtins.int
     def __init__(
         self,
         *,
@@ -273,10 +275,11 @@ class Result(_message.Message):
         message: _builtins.str = ...,
         ready: _builtins.int = ...,
         consumers: _builtins.int = ...,
+        unacknowledged: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "consumers", b"consumers", "message", b"message", "ready", b"ready", "tag", b"tag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "consumers", b"consumers", "message", b"message", "ready", b"ready", "tag", b"tag", "unacknowledged", b"unacknowledged"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

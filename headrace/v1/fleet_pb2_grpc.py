@@ -44,6 +44,16 @@ class FleetServiceStub:
                 request_serializer=headrace_dot_v1_dot_fleet__pb2.ListWorkersRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_fleet__pb2.ListWorkersResponse.FromString,
                 _registered_method=True)
+        self.ReportGateway = channel.stream_unary(
+                '/headrace.v1.FleetService/ReportGateway',
+                request_serializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayResponse.FromString,
+                _registered_method=True)
+        self.WatchFleet = channel.unary_stream(
+                '/headrace.v1.FleetService/WatchFleet',
+                request_serializer=headrace_dot_v1_dot_fleet__pb2.WatchFleetRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_fleet__pb2.WatchFleetResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -62,6 +72,20 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportGateway(self, request_iterator, context):
+        """A gateway is listed while this stream lives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchFleet(self, request, context):
+        """Everything, now, soon after each change, and at least each second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -74,6 +98,16 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ListWorkers,
                     request_deserializer=headrace_dot_v1_dot_fleet__pb2.ListWorkersRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_fleet__pb2.ListWorkersResponse.SerializeToString,
+            ),
+            'ReportGateway': grpc.stream_unary_rpc_method_handler(
+                    servicer.ReportGateway,
+                    request_deserializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayResponse.SerializeToString,
+            ),
+            'WatchFleet': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchFleet,
+                    request_deserializer=headrace_dot_v1_dot_fleet__pb2.WatchFleetRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_fleet__pb2.WatchFleetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,6 +164,60 @@ class FleetService:
             '/headrace.v1.FleetService/ListWorkers',
             headrace_dot_v1_dot_fleet__pb2.ListWorkersRequest.SerializeToString,
             headrace_dot_v1_dot_fleet__pb2.ListWorkersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportGateway(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/headrace.v1.FleetService/ReportGateway',
+            headrace_dot_v1_dot_fleet__pb2.ReportGatewayRequest.SerializeToString,
+            headrace_dot_v1_dot_fleet__pb2.ReportGatewayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchFleet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/headrace.v1.FleetService/WatchFleet',
+            headrace_dot_v1_dot_fleet__pb2.WatchFleetRequest.SerializeToString,
+            headrace_dot_v1_dot_fleet__pb2.WatchFleetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-# What a batch said counts half after this many further ones.
-HALF_LIFE_BATCHES = 200.0
+# What a batch said counts half after this many further requests.
+HALF_LIFE_REQUESTS = 400.0
 # How far beyond the largest batch seen of late the line is believed.
 REACH = 2.0
 
@@ -25,9 +25,9 @@ class ServiceTime:
 
     def note(self, batches: float, requests: float, seconds: float) -> None:
         """Some batches of late, by their sums; `seconds` of a worker's time."""
-        if batches <= 0 or requests <= 0:
+        if batches <= 0:
             return
-        fade = 0.5 ** (batches / HALF_LIFE_BATCHES)
+        fade = 0.5 ** (requests / HALF_LIFE_REQUESTS)
         mean = requests / batches
         self._weight = self._weight * fade + batches
         self._requests = self._requests * fade + requests
@@ -37,9 +37,15 @@ class ServiceTime:
         self._largest = max(self._largest * fade, mean)
 
     def per_request(self, max_batch: int) -> float | None:
-        """Seconds for one request of a full batch, as far as batches of that size can be judged; None: nothing seen."""
-        if not self._weight:
+        """Seconds for one request of a full batch, as far as batches of that size can be judged; None: nothing seen.
+
+        Args:
+            max_batch: 0 where requests come and go with each step: then it is the busy time that each cost so far.
+        """
+        if not self._requests:
             return None
+        if not max_batch:
+            return self._seconds / self._requests
         mean, mean_seconds = self._requests / self._weight, self._seconds / self._weight
         size = max(mean, min(float(max(1, max_batch)), self._largest * REACH))
         variance = self._squares / self._weight - mean * mean

@@ -20,6 +20,10 @@ class Waiting:
     expires: float | None
     deliveries: int = 0
 
+    def expired(self, now: float) -> bool:
+        """Nobody waits for it any more."""
+        return self.expires is not None and self.expires <= now
+
 
 @dataclass(slots=True, eq=False)
 class CoreConsumer:
@@ -49,6 +53,7 @@ class _Queue:
     spec: QueueSpec
     waiting: deque[Waiting] = field(default_factory=deque)
     ready: int = 0
+    unacknowledged: int = 0
     # By descending priority; within one priority the first is next in turn.
     consumers: dict[int, deque[CoreConsumer]] = field(default_factory=dict)
 
@@ -79,10 +84,12 @@ class BrokerCore:
         self._serve(queue, now)
 
     def depth(self, name: str, now: float) -> Depth:
-        """Waiting, unexpired requests and consumers. Raises NotFound."""
+        """Waiting and held, unexpired requests, and consumers. Raises NotFound."""
         queue = self._queue(name)
         self._expire(queue, now)
-        return Depth(queue.ready, sum(map(len, queue.consumers.values())))
+        # Those that expired behind one that has not are still in line, but nobody wants them.
+        ready = sum(waiting.message.count for waiting in queue.waiting if not waiting.expired(now))
+        return Depth(ready, sum(map(len, queue.consumers.values())), queue.unacknowledged)
 
     def consume(self, consumer: CoreConsumer, now: float) -> None:
         """Adds a subscription and serves it. Raises NotFound."""
@@ -138,6 +145,7 @@ class BrokerCore:
             consumer, waiting = settled
             consumer.tags.discard(tag)
             consumer.held -= waiting.message.count
+            self._queues[consumer.queue].unacknowledged -= waiting.message.count
         return settled
 
     def _give_back(self, queue: _Queue, waiting: Waiting, now: float) -> None:
@@ -161,13 +169,14 @@ class BrokerCore:
         while queue.waiting and (consumer := self._next_consumer(queue)) is not None:
             waiting = queue.waiting.popleft()
             queue.ready -= waiting.message.count
-            if waiting.expires is not None and waiting.expires <= now:
+            if waiting.expired(now):
                 self._bury(queue, waiting, now)
                 continue
             waiting.deliveries += 1
             tag, self._next_tag = self._next_tag, self._next_tag + 1
             consumer.tags.add(tag)
             consumer.held += waiting.message.count
+            queue.unacknowledged += waiting.message.count
             self._unsettled[tag] = (consumer, waiting)
             consumer.deliver(tag, waiting.message, waiting.deliveries > 1)
 
@@ -182,7 +191,7 @@ class BrokerCore:
 
     def _expire(self, queue: _Queue, now: float) -> None:
         """Buries what expired at the head; deeper ones when they get there, as in RabbitMQ."""
-        while queue.waiting and (expires := queue.waiting[0].expires) is not None and expires <= now:
+        while queue.waiting and queue.waiting[0].expired(now):
             expired = queue.waiting.popleft()
             queue.ready -= expired.message.count
             self._bury(queue, expired, now)

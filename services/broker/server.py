@@ -89,6 +89,7 @@ class Session:
             case "depth":
                 depth = self._core.depth(operation.depth, now)
                 result.ready, result.consumers = depth.ready, depth.consumers
+                result.unacknowledged = depth.unacknowledged or 0
             case _:
                 raise InvalidArgument("an operation without a verb; the client is newer than this broker")
 

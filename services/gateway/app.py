@@ -12,6 +12,7 @@ from services.common.rpc import channel
 from services.common.telemetry.setup import Telemetry, start
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
+from services.gateway.demand import report_demand
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import PendingTable
 from services.gateway.dispatch.queue_backend import QueueBackend
@@ -111,10 +112,13 @@ async def _gateway(
         }
         async with backend.running():
             watcher = asyncio.create_task(watch.run(), name="catalogue watch")
+            demand = report_demand(registry, gateway_id, pending, backend.unserved)
+            reporter = asyncio.create_task(demand, name="demand report")
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
                 yield Gateway(methods, http_application(protocol, openai_router(text, routes)), watch, backend)
             finally:
                 replies.drain()
                 watcher.cancel()
+                reporter.cancel()
     await broker.close()

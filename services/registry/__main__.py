@@ -18,7 +18,8 @@ from services.common.rpc import serving
 from services.common.settings import ServiceSettings
 from services.common.telemetry.setup import start
 from services.registry.catalog import Catalog
-from services.registry.service import FleetServer, RegistryServer
+from services.registry.fleet import FleetServer
+from services.registry.service import RegistryServer
 from services.registry.watching import Watchers
 
 log = logging.getLogger(__name__)

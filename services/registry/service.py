@@ -3,9 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-from headrace.v1 import fleet_pb2 as fleet
 from headrace.v1 import registry_pb2 as pb
-from headrace.v1.fleet_pb2_grpc import FleetServiceServicer
 from headrace.v1.registry_pb2_grpc import RegistryServiceServicer
 from services.common.errors import InvalidArgument
 from services.registry.catalog import Catalog
@@ -96,33 +94,3 @@ class RegistryServer(RegistryServiceServicer):
         """Everything, `synced`, then changes."""
         async for event in self._watchers.watch():
             yield event
-
-
-class FleetServer(FleetServiceServicer):
-    """Implements FleetService: a worker is listed while its report stream lives."""
-
-    def __init__(self) -> None:
-        # By worker id, with the stream that said it: a worker that reconnects may be here twice for a while.
-        self._workers: dict[str, tuple[object, fleet.Worker]] = {}
-
-    async def ReportWorker(
-        self, request_iterator: AsyncIterator[fleet.ReportWorkerRequest], context: Any
-    ) -> fleet.ReportWorkerResponse:
-        """The latest report counts."""
-        stream, said = object(), ""
-        try:
-            async for report in request_iterator:
-                if not report.worker.id or report.worker.id != (said or report.worker.id):
-                    raise InvalidArgument(
-                        f"worker.id is '{report.worker.id}'; expected an id, the same in every report of a stream"
-                    )
-                said = report.worker.id
-                self._workers[said] = (stream, report.worker)
-        finally:
-            if said in self._workers and self._workers[said][0] is stream:
-                del self._workers[said]
-        return fleet.ReportWorkerResponse()
-
-    async def ListWorkers(self, request: fleet.ListWorkersRequest, context: Any) -> fleet.ListWorkersResponse:
-        """By id."""
-        return fleet.ListWorkersResponse(workers=[self._workers[name][1] for name in sorted(self._workers)])

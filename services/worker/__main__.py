@@ -119,6 +119,7 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
                 memory_used_bytes=residents.used,
                 loads=residents.loads,
                 evictions=residents.evictions,
+                draining=stop.is_set(),
             )
 
         watch = CatalogWatch(registry, holdings, synced=known)

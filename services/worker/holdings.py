@@ -89,7 +89,7 @@ class Holdings:
 
     def held(self) -> list[HeldModel]:
         """What the fleet is told."""
-        held = [status for lane in self._lanes.values() if (status := lane.loader.status()) is not None]
+        held = [status for lane in self._lanes.values() if (status := lane.held()) is not None]
         for status in held:
             if self._draining and status.state == LOAD_STATE_READY:
                 status.state = LOAD_STATE_DRAINING

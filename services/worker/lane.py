@@ -6,6 +6,7 @@ from collections import deque
 
 from google.protobuf.message import DecodeError
 
+from headrace.v1.fleet_pb2 import HeldModel
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Reply
 from headrace.v1.work_pb2 import WorkRequest
@@ -16,6 +17,7 @@ from services.worker.device import Device
 from services.worker.execution import Job, failure, run_batch
 from services.worker.intake import Held, batch_shape, opened
 from services.worker.loading import Loader
+from services.worker.meter import Meter
 from services.worker.observation import BatchObserver
 from services.worker.occupancy import Entered, Occupancy
 from services.worker.replies.link import Link
@@ -49,6 +51,7 @@ class Lane:
         self.version = version
         self.loader = loader
         self.completed = 0
+        self.meter = Meter()
         self.consuming = asyncio.Event()
         self._links = links
         self._device = device
@@ -77,6 +80,13 @@ class Lane:
     def running(self) -> int:
         """Requests taken and not yet answered."""
         return len(self._entries) + len(self._suspects) + len(self._fetching) + self._executing
+
+    def held(self) -> HeldModel | None:
+        """What the fleet is told; None while nobody has asked for the model."""
+        if (status := self.loader.status()) is not None:
+            status.running, status.max_batch_size = self.running, max(1, self.version.spec.batching.max_batch_size)
+            self.meter.tell(status)
+        return status
 
     async def run(self) -> None:
         """Consumes until cancelled."""
@@ -287,7 +297,9 @@ class Lane:
         if model is None:
             error = FailedPrecondition(self.loader.why_not())
             return [failure(job.id, error) for job in jobs]
+        began = time.perf_counter()
         replies, runs = await self._device.run(lambda: run_batch(model, self.version, jobs))
+        self.meter.ran(len(jobs), time.perf_counter() - began)
         self._observer.ran(runs)
         return replies
 

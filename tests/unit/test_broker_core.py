@@ -128,6 +128,19 @@ def test_expired_messages_leave_at_the_head() -> None:
     assert Hands(core).bodies() == [b"room again"]
 
 
+def test_depth_tells_what_is_in_hands_and_leaves_out_what_expired_behind_others() -> None:
+    core = core_with()
+    publish(core, b"1", b"2", ttl=10.0)
+    publish(core, b"3", ttl=1.0)
+    assert core.depth("q", 2.0).ready == 2
+    hands = Hands(core, prefetch=2)
+    held = core.depth("q", 0.0)
+    assert (held.ready, held.unacknowledged) == (1, 2)
+    core.lose(hands.consumer, 0.0)
+    returned = core.depth("q", 0.0)
+    assert (returned.ready, returned.unacknowledged) == (3, 0)
+
+
 def test_unknown_queues_are_not_found_and_settled_tags_are_nothing() -> None:
     core = core_with()
     hands = Hands(core)

@@ -34,6 +34,13 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
 }
 SCALING_POLICY_NAMES = ("config", "decide", "guards", "memory", "need", "observation", "windows")
 SCALING_POLICY = {f"services.autoscaler.policy.{name}" for name in SCALING_POLICY_NAMES}
+SCALING_SIGNALS = {
+    *(f"services.autoscaler.signals.{name}" for name in ("counts", "picture", "views", "workers")),
+    "services.autoscaler.policy.observation",
+    "services.autoscaler.orchestrators.port",
+    "services.autoscaler.service_time",
+    "headrace.v1.fleet_pb2",
+}
 # The pure part of the LLM engine, which imports itself only.
 LLM_CORE_NAMES = ("admission", "blocks", "config", "line", "plan", "request", "scheduler", "sequence")
 LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"services.common.sampling"}
@@ -43,6 +50,7 @@ PURE: dict[str, set[str]] = {
     "services.worker.placement": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
     "services.autoscaler.service_time": set(),
+    **{name: SCALING_SIGNALS for name in SCALING_SIGNALS if name.startswith("services.autoscaler.signals")},
     **{f"services.autoscaler.policy.{name}": SCALING_POLICY for name in SCALING_POLICY_NAMES},
     "services.broker.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},

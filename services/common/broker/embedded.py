@@ -116,7 +116,7 @@ class EmbeddedBroker:
     async def depth(self, queue: str) -> Depth:
         """What waits."""
         result = await self._alive().ask(Operation(depth=queue))
-        return Depth(result.ready, result.consumers)
+        return Depth(result.ready, result.consumers, result.unacknowledged)
 
     async def close(self) -> None:
         """Settles what was said, then disconnects; the broker hands what was not settled to others."""

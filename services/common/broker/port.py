@@ -8,7 +8,7 @@ length limit, prefetch) it does; RabbitMQ counts messages.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.common.errors import NotFound, QueueFull, Unavailable
@@ -60,12 +60,17 @@ class Depth:
     """What a queue holds.
 
     Attributes:
-        ready: waiting requests (RabbitMQ: messages).
+        ready: waiting requests (RabbitMQ: messages). Expired ones do not count, but for RabbitMQ's that wait behind
+            one that has not expired: it looks at the head only.
         consumers: how many consumers are attached.
+        unacknowledged: requests in consumers' hands; None where the broker does not tell (RabbitMQ's passive declare
+            counts ready messages only).
     """
 
     ready: int
     consumers: int
+    # Not compared: the same question has equal answers from brokers that tell and from those that do not.
+    unacknowledged: int | None = field(default=None, compare=False)
 
 
 class Delivery(Protocol):

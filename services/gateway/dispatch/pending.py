@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from headrace.v1.fleet_pb2 import QueueDemand
 from headrace.v1.reply_pb2 import Reply
 from services.common.errors import HeadraceError, PoisonedRequest, QueueFull
 from services.common.telemetry.requests import RequestTrace
@@ -45,6 +46,8 @@ class PendingTable:
 
     _by_id: dict[int, Pending] = field(default_factory=dict)
     _count: dict[str, int] = field(default_factory=dict)
+    # Every route that was asked for, and how many requests of it were ever admitted.
+    _admitted: dict[str, tuple[Route, int]] = field(default_factory=dict)
 
     def admit(self, pending: Pending) -> None:
         """Takes a request in.
@@ -60,6 +63,7 @@ class PendingTable:
                 " queue.max_requests in its model.yaml"
             )
         self._count[route.queue] = count + 1
+        self._admitted[route.queue] = (route, self._admitted.get(route.queue, (route, 0))[1] + 1)
         self._by_id[pending.id] = pending
 
     def forget(self, pending: Pending) -> None:
@@ -75,6 +79,22 @@ class PendingTable:
     def count(self, queue: str) -> int:
         """Admitted and unanswered requests of a queue."""
         return self._count.get(queue, 0)
+
+    def demand(self, now_us: int) -> list[QueueDemand]:
+        """For each route that was asked for since the start: what came, what is unanswered, and for how long."""
+        oldest: dict[str, int] = {}
+        for pending in self._by_id.values():
+            oldest.setdefault(pending.route.queue, pending.accepted_unix_us)
+        return [
+            QueueDemand(
+                name=route.name,
+                version=route.version,
+                accepted=accepted,
+                in_flight=self.count(queue),
+                oldest_ms=max(0, now_us - oldest.get(queue, now_us)) // 1000,
+            )
+            for queue, (route, accepted) in self._admitted.items()
+        ]
 
     def __len__(self) -> int:
         return len(self._by_id)

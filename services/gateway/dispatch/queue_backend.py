@@ -49,6 +49,8 @@ class QueueBackend:
         self._system = system
         self._ids = itertools.count(1)
         self._publishers: dict[str, Publisher] = {}
+        # Set when a request was admitted whose queue nobody consumes, as far as this gateway knows.
+        self.unserved = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -118,6 +120,8 @@ class QueueBackend:
             stream=stream,
         )
         self._pending.admit(pending)
+        if not self._consumers(work.route):
+            self.unserved.set()
         return pending, loop.call_later(work.timeout, self._expire, pending, work.timeout)
 
     def _let_go(self, pending: Pending, *, answered: bool) -> None:
@@ -165,6 +169,10 @@ class QueueBackend:
     def in_flight(self, route: Route) -> int:
         """Accepted here and not yet answered."""
         return self._pending.count(route.queue)
+
+    def _consumers(self, route: Route) -> int:
+        publisher = self._publishers.get(route.queue)
+        return publisher.consumers if publisher is not None else 0
 
     def _publisher(self, route: Route) -> Publisher:
         publisher = self._publishers.get(route.queue)

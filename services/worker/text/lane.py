@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
+from headrace.v1.fleet_pb2 import HeldModel
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Reply, Verdict
 from headrace.v1.text_generation_pb2 import GenerateRequest
@@ -17,6 +18,7 @@ from services.worker.execution import failure
 from services.worker.intake import Held, opened
 from services.worker.llm.port import TokenOutput
 from services.worker.loading import Loader
+from services.worker.meter import Meter
 from services.worker.occupancy import Entered, Occupancy
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # Sequences taken where the package does not say how many run at a time.
 DEFAULT_AHEAD = 256
+# A longer pause between two steps is taken for idleness.
+LONGEST_STEP_SECONDS = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +74,7 @@ class TextLane:
         self.version = version
         self.loader = loader
         self.completed = 0
+        self.meter = Meter()
         self.consuming = asyncio.Event()
         self._eager = eager
         self._links = links
@@ -103,6 +108,13 @@ class TextLane:
     def running(self) -> int:
         """Requests taken and not yet answered."""
         return len(self._jobs)
+
+    def held(self) -> HeldModel | None:
+        """What the fleet is told; None while nobody has asked for the model. Its batches are the engine's steps."""
+        if (status := self.loader.status()) is not None:
+            status.running = self.running
+            self.meter.tell(status)
+        return status
 
     async def run(self) -> None:
         """Consumes until cancelled."""
@@ -294,8 +306,12 @@ class TextLane:
 
     async def _pump(self, model: TextModel) -> None:
         """Passes on what the engine brings, a step at a time: all of it leaves in one frame for each gateway."""
+        stepped = time.perf_counter()
         try:
             async for outputs in model.engine.outputs():
+                before, stepped = stepped, time.perf_counter()
+                ended = sum(output.finish_reason is not None for output in outputs)
+                self.meter.ran(ended, min(stepped - before, LONGEST_STEP_SECONDS))
                 companions = len(self._sequences)
                 for output in outputs:
                     self._pass_on(output, companions)

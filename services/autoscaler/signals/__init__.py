@@ -1,0 +1,1 @@
+"""From what gateways, workers and the broker tell to what the policy sees."""
