@@ -19,8 +19,8 @@ class Plan:
         counts: tokens in the chunk; the sequence's context after it is start + count.
 
     Attributes, flat:
-        token_ids: the tokens of all chunks; -1: the token that the plan before this one samples for the sequence and
-            that nobody has committed yet (only when steps overlap).
+        token_ids: the tokens of all chunks; -1: the token last sampled for this row, by a plan that is not committed
+            yet (only when steps overlap).
         sampling: places in `sequences` whose last token's logits are sampled, ascending.
         table_rows, table_columns, table_blocks: block-table entries that are new, to be written before the step:
             table[row, column] = block. What else stands in a row stays true while the sequence keeps it.
