@@ -35,7 +35,7 @@ class BlockPool:
 
     def __init__(self, total: int, *, caching: bool = True) -> None:
         self.total = total
-        self._caching = caching
+        self.caching = caching
         self._counts = [0] * total
         self._digests: list[bytes | None] = [None] * total
         self._known: dict[bytes, int] = {}
@@ -78,7 +78,7 @@ class BlockPool:
 
     def register(self, block: int, digest: bytes) -> bool:
         """Lets others find a full, held block. False if that hash has a block already, or caching is off."""
-        if not self._caching or digest in self._known:
+        if not self.caching or digest in self._known:
             return False
         self._known[digest] = block
         self._digests[block] = digest

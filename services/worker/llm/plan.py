@@ -27,7 +27,7 @@ class Plan:
 
     Attributes, for whoever keeps state for rows or answers callers:
         admitted: sequences that took a row in this plan, new or back from preemption.
-        preempted: sequences that lost row and blocks to make room; they wait again.
+        preempted: sequences that lost row and blocks to make room, before any was admitted; they wait again.
         expired: sequences whose deadline passed, ended with "abort".
         registered: blocks that the prefix cache learnt of in this plan.
     """
