@@ -42,7 +42,20 @@ SCALING_SIGNALS = {
     "headrace.v1.fleet_pb2",
 }
 # The pure part of the LLM engine, which imports itself only.
-LLM_CORE_NAMES = ("admission", "blocks", "config", "line", "plan", "request", "scheduler", "sequence")
+LLM_CORE_NAMES = (
+    "admission",
+    "blocks",
+    "config",
+    "detokenise",
+    "line",
+    "output",
+    "plan",
+    "prefix",
+    "request",
+    "scheduler",
+    "sequence",
+    "stops",
+)
 LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"services.common.sampling"}
 # Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
 PURE: dict[str, set[str]] = {
