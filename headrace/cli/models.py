@@ -1,7 +1,6 @@
 """push, models, alias, delete: what the registry holds."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +19,9 @@ Name = Annotated[str, typer.Argument(help="The model's name.")]
 
 def push(
     name: Name,
-    path: Annotated[Path, typer.Argument(help="A .onnx file, a .pt2 archive, or a folder with model.yaml.")],
+    path: Annotated[
+        str, typer.Argument(help="A .onnx file, a .pt2 archive, a folder (Hugging Face's too), or hf://org/name.")
+    ],
     version: Annotated[int, typer.Option(help="Publish as this very number; 0 takes the next.")] = 0,
     registry: Registry = DEFAULT_ADDRESS,
     as_json: Json = False,

@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc
 
 from headrace.client.errors import InvalidArgumentError, from_rpc_error
-from headrace.packages import PackageError, read_package
+from headrace.packages import PackageError, local_path, read_package
 from headrace.v1 import registry_pb2 as pb
 from headrace.v1.model_pb2 import Model, ModelFile, ModelVersion
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
@@ -27,8 +27,8 @@ class RegistryClient:
         self._channel = grpc.insecure_channel(address)
         self._stub = RegistryServiceStub(self._channel)
 
-    def push(self, name: str, path: Path, *, version: int = 0, progress: Progress | None = None) -> ModelVersion:
-        """Publishes a .onnx file, a .pt2 archive or a folder as the next version (or as `version`).
+    def push(self, name: str, path: Path | str, *, version: int = 0, progress: Progress | None = None) -> ModelVersion:
+        """Publishes a .onnx file, a .pt2 archive, a folder or hf://org/name as the next version (or as `version`).
 
         Blobs that the store has are not sent again, so a push that broke off goes on where it was.
 
@@ -39,7 +39,7 @@ class RegistryClient:
             InvalidArgumentError: the package is refused; the message says why.
         """
         try:
-            package = read_package(path)
+            package = read_package(local_path(path))
         except PackageError as error:
             raise InvalidArgumentError(str(error)) from error
         files = [

@@ -6,12 +6,12 @@ from typing import Any
 
 from headrace.packages.error import PackageError
 from headrace.packages.manifest_file import ManifestFile
-from headrace.packages.safetensors_file import check_weights
+from headrace.packages.safetensors_file import checked_weights
 from headrace.v1.model_pb2 import ModelSpec, RemoteServer, TensorSpec, TextSpec
 
 CONFIG = "config.json"
-# What an engine may read; anything else in the folder (readme, code, other formats) is left out.
-_NEEDED = {".json", ".safetensors", ".txt", ".model", ".jinja", ".tiktoken"}
+# What an engine may read beside the weights; anything else (readme, code, other formats, folders) is left out.
+_NEEDED = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("tokenizer.model",))
 # By whatever name the architecture has for it.
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -35,8 +35,8 @@ def read_language_model(folder: Path, files: list[Path]) -> tuple[ModelSpec, lis
         raise PackageError(f"{folder / CONFIG}, model_type: expected the name of the architecture, such as llama")
     # Models that read images too keep their language model's figures one level deeper.
     text = config.get("text_config", config)
-    needed = [file for file in files if file.suffix.lower() in _NEEDED]
-    check_weights(folder, [file for file in needed if file.suffix.lower() == ".safetensors"])
+    weights = checked_weights(folder)
+    needed = [file for file in files if file.parent == folder and file.suffix.lower() in _NEEDED] + weights
     _check_tokenizer(folder)
     length = next((text[name] for name in _LENGTHS if isinstance(text.get(name), int)), 0)
     vocabulary = text.get("vocab_size")

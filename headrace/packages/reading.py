@@ -9,7 +9,7 @@ from headrace.packages.manifest import Manifest
 from headrace.packages.manifest_file import ManifestFile, read_manifest
 from headrace.v1.model_pb2 import ModelSpec
 
-__all__ = ["Package", "PackageError", "read_package"]
+__all__ = ["Package", "PackageError", "local_path", "read_package"]
 
 # Formats that unpickle, and so run whatever code was put into them.
 PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill"}
@@ -45,6 +45,17 @@ def read_package(path: Path) -> Package:
     weights = _weights(path, runtime)
     _check_weights(path, weights, path.parent)
     return _package(ManifestFile(path, Manifest()), path.parent, [path, *weights], path, runtime)
+
+
+def local_path(source: str | Path) -> Path:
+    """Where the package is, once it has been fetched if it is on a hub (hf://org/name). Raises PackageError."""
+    if not str(source).startswith("hf:"):
+        return Path(source)
+    try:
+        from headrace.packages.hub import fetch_model  # noqa: PLC0415  # only who fetches from a hub needs it
+    except ImportError as error:
+        raise PackageError(f"{source}: fetching it needs ({error}); pip install 'headrace[hub]'") from error
+    return fetch_model(str(source))
 
 
 def _read_folder(folder: Path) -> Package:

@@ -24,26 +24,31 @@ _BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "I16": 16, "U1
 }
 
 
-def check_weights(folder: Path, files: list[Path]) -> None:
-    """Every file is whole, and the index of a model in several files names what is there.
+def checked_weights(folder: Path) -> list[Path]:
+    """The files that hold the model: those that the index names, or else all that there are. Each is whole.
 
     Raises:
         PackageError: it names the file, and the tensor where one is at fault.
     """
-    if not files:
-        raise PackageError(f"{folder}: has no .safetensors file; save the model with safe_serialization=True")
-    tensors = {file.relative_to(folder).as_posix(): _tensors(file) for file in files}
     index = folder / INDEX
     if not index.is_file():
-        return
+        # Mistral's own format, which stands beside the other in its repositories.
+        files = [file for file in sorted(folder.glob("*.safetensors")) if not file.name.startswith("consolidated")]
+        if not files:
+            raise PackageError(f"{folder}: has no .safetensors file; save the model with save_pretrained")
+        for file in files:
+            _tensors(file)
+        return files
     try:
-        placed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        placed: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
     except (ValueError, KeyError, TypeError) as error:
         raise PackageError(f"{index}, weight_map: expected the files of tensors by name: {error!r}") from error
-    for name, file in placed.items():
-        if name not in tensors.get(file, ()):
-            there = "which lacks it" if file in tensors else "which is not there"
-            raise PackageError(f"{index}, weight_map.{name}: is in '{file}', {there}")
+    there = {file.name: _tensors(file) for file in sorted(folder.glob("*.safetensors")) if file.name in placed.values()}
+    for name, file_name in placed.items():
+        if name not in there.get(file_name, ()):
+            why = "which lacks it" if file_name in there else "which is not there"
+            raise PackageError(f"{index}, weight_map.{name}: is in '{file_name}', {why}")
+    return [folder / name for name in sorted(there)]
 
 
 def _tensors(path: Path) -> set[str]:

@@ -14,7 +14,11 @@ JOINS = {"single": {"gateway", "worker"}}
 # What `pip install headrace` brings: all that the client and the command line may need to be imported.
 CLIENT_PACKAGES = {"google", "grpc", "numpy", "pydantic", "rich", "typer", "yaml"}
 # Opened only when such a model is pushed; headrace.packages.reading says what to install where they lack.
-PACKAGE_READERS = {"headrace.packages.onnx_graph": {"onnxruntime"}, "headrace.packages.torch_export": {"torch"}}
+PACKAGE_READERS = {
+    "headrace.packages.onnx_graph": {"onnxruntime"},
+    "headrace.packages.torch_export": {"torch"},
+    "headrace.packages.hub": {"huggingface_hub"},
+}
 # Vendor SDK → the modules that may import it (a name, or a package by its trailing dot).
 ADAPTERS: dict[str, tuple[str, ...]] = {
     "aio_pika": ("services.common.broker.rabbitmq.",),
@@ -23,6 +27,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "botocore": ("services.common.objects.s3",),
     "docker": ("services.autoscaler.orchestrators.docker",),
     "kubernetes": ("services.autoscaler.orchestrators.kubernetes",),
+    "huggingface_hub": ("headrace.packages.hub",),
     "httpx2": ("services.worker.runtime.openai",),
     "vllm": ("services.worker.runtime.vllm",),
     "onnxruntime": ("services.worker.runtime.onnx", "headrace.packages.onnx_graph"),
