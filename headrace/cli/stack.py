@@ -25,6 +25,7 @@ class StackOptions:
 
     data: Path
     workers: int = 1
+    gateways: int = 1
     host: str = "127.0.0.1"
     port: int = 8001
     metrics_port: int = 8002
@@ -81,15 +82,22 @@ class Stack:
         settings = {"LISTEN": self._listen(options.registry_port), "STORE": store}
         registry = await self._begin("registry", "services.registry", settings, f"{options.host}:0")
         shared = {"BROKER": broker, "REGISTRY": registry.address}
-        gateway = {"LISTEN": self._listen(options.port), "FRONT": options.front}
-        gateway["HTTP_LISTEN"] = _with_port(f"{options.host}:{options.http_port}")
-        await self._begin("gateway", "services.gateway", shared | gateway, self._listen(options.metrics_port))
+        for number in range(1, options.gateways + 1):
+            await self._begin_gateway(number, shared)
         cache = str((options.data / "cache").resolve())
         for number in range(1, options.workers + 1):
             worker = {"WORKER_ID": f"worker-{number}", "CACHE": cache, "LISTEN": f"{options.host}:0"}
             if options.worker_memory:
                 worker["MEMORY_BUDGET"] = options.worker_memory
             await self._begin(f"worker-{number}", "services.worker", shared | worker, f"{options.host}:0")
+
+    async def _begin_gateway(self, number: int, shared: dict[str, str]) -> None:
+        """The first takes the ports that were asked for and is just `gateway`; further ones take free ports."""
+        options, first = self._options, number == 1
+        settings = shared | {"FRONT": options.front, "LISTEN": self._listen(options.port if first else 0)}
+        settings["HTTP_LISTEN"] = _with_port(f"{options.host}:{options.http_port if first else 0}")
+        metrics = self._listen(options.metrics_port if first else 0)
+        await self._begin("gateway" if first else f"gateway-{number}", "services.gateway", settings, metrics)
 
     async def _begin(self, name: str, module: str, settings: dict[str, str], metrics: str) -> Child:
         settings["METRICS"] = self._metrics[name] = _with_port(metrics)

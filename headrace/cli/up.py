@@ -16,6 +16,7 @@ from headrace.cli.supervisor import StartError
 
 def up(
     workers: Annotated[int, typer.Option(help="How many workers.", min=0)] = 1,
+    gateways: Annotated[int, typer.Option(help="How many gateways; all but the first on free ports.", min=1)] = 1,
     data: Annotated[Path, typer.Option(help="Folder for the stack's state.")] = Path(".headrace"),
     port: Annotated[int, typer.Option(help="The gateway: gRPC, and HTTP with the Envoy front.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="The gateway's Prometheus endpoint.")] = 8002,
@@ -36,6 +37,7 @@ def up(
     options = StackOptions(
         data=data,
         workers=workers,
+        gateways=gateways,
         host=host,
         port=port,
         metrics_port=metrics_port,

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 # Calls that never reached a handler are tried again by gRPC itself; other clients may use the same configuration.
+# Where an address stands for several gateways, calls go round, so that a retry meets another one.
 SERVICE_CONFIG = json.dumps(
     {
+        "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
                 "name": [
@@ -38,10 +40,11 @@ SERVICE_CONFIG = json.dumps(
                     "initialBackoff": "0.1s",
                     "maxBackoff": "1s",
                     "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
+                    # CANCELLED is what grpc's own server says to calls that come while it shuts down.
+                    "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
                 },
             }
-        ]
+        ],
     }
 )
 _OPTIONS: list[tuple[str, Any]] = [
@@ -86,7 +89,12 @@ def _metadata(traceparent: str) -> tuple[tuple[str, str], ...]:
 
 
 class Client(TextCalls):
-    """Blocking; safe to share between threads. All methods raise headrace.client.errors.HeadraceError."""
+    """Blocking; safe to share between threads. All methods raise headrace.client.errors.HeadraceError.
+
+    Args:
+        address: "host:port", or any target of gRPC's that names several gateways: "ipv4:10.0.0.1:8001,10.0.0.2:8001",
+            "dns:///gateways.example:8001".
+    """
 
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
         self._channel = grpc.insecure_channel(address, options=_OPTIONS)

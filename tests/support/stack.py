@@ -64,6 +64,7 @@ def running_stack(
     data: Path,
     *,
     workers: int = 1,
+    gateways: int = 1,
     front: str = "auto",
     broker: str = "",
     store: str = "",
@@ -76,7 +77,7 @@ def running_stack(
         environment: variables beside this process's own, such as AWS_* for an S3 store.
     """
     command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data), "--workers", str(workers)]
-    command += ["--front", front, "--broker", broker, "--store", store]
+    command += ["--gateways", str(gateways), "--front", front, "--broker", broker, "--store", store]
     for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port"):
         command += [f"--{port}", "0"]
     data.mkdir(parents=True, exist_ok=True)
