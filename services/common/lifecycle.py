@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from services.common.garbage import freeze_what_is_loaded
+
 
 def run(service: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Runs `service(stop)` under uvloop until it returns; SIGTERM and SIGINT set `stop`.
@@ -24,6 +26,7 @@ def run(service: Callable[[asyncio.Event], Awaitable[None]]) -> None:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal, number)
+        freeze_what_is_loaded()
         await service(stop)
 
     uvloop.run(main())

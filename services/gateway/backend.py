@@ -10,7 +10,7 @@ from services.common.telemetry.requests import RequestTrace
 from services.gateway.routes import Route
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Work:
     """One checked request.
 
@@ -29,7 +29,7 @@ class Work:
     tenant: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """A serialised ModelInferResponse and where its time went."""
 

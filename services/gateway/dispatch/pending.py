@@ -17,7 +17,7 @@ class Pending:
 
     Attributes:
         answer: resolves to the worker's reply, of a generation its last one, or to the error.
-        deadline_unix_us: nobody waits after it.
+        deadline_unix_us, deadline: nobody waits after it, by the wall's and by the event loop's clock.
         attempt: how often it was published again; workers claim what has more than 0.
         published: the broker has confirmed it at least once.
         claims: how many workers were told to run it after something went wrong.
@@ -37,6 +37,7 @@ class Pending:
     published: bool = False
     claims: int = 0
     holder: str = ""
+    deadline: float = 0.0
     stream: TextStream | None = None
 
 

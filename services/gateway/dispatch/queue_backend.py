@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from services.common.broker.port import Broker, Depth
 from services.common.errors import DeadlineExceeded, NotFound, Unavailable
 from services.gateway.backend import Answer, Events, TextEnd, Work
+from services.gateway.deadlines import Deadlines
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import Pending, PendingTable, fail
 from services.gateway.dispatch.publisher import Publisher
@@ -48,6 +49,7 @@ class QueueBackend:
         self._on_republished = on_republished
         self._system = system
         self._ids = itertools.count(1)
+        self._deadlines: Deadlines[Pending] = Deadlines(self._expire)
         self._publishers: dict[str, Publisher] = {}
         # Set when a request was admitted whose queue nobody consumes, as far as this gateway knows.
         self.unserved = asyncio.Event()
@@ -73,7 +75,7 @@ class QueueBackend:
         Raises:
             QueueFull, DeadlineExceeded, Unavailable, ModelFailed, PoisonedRequest
         """
-        pending, timer = self._admit(work)
+        pending = self._admit(work)
         answered = False
         try:
             self._publisher(work.route).add(pending)
@@ -81,7 +83,6 @@ class QueueBackend:
             answered = True
             return Answer(reply.body, reply.receipt)
         finally:
-            timer.cancel()
             self._let_go(pending, answered=answered)
 
     async def generate(self, work: Work) -> Events:
@@ -91,7 +92,7 @@ class QueueBackend:
             QueueFull, DeadlineExceeded, Unavailable, ModelFailed, PoisonedRequest, InvalidArgument
         """
         stream = TextStream(work.rows)
-        pending, timer = self._admit(work, stream)
+        pending = self._admit(work, stream)
         answered = False
         try:
             self._publisher(work.route).add(pending)
@@ -100,11 +101,10 @@ class QueueBackend:
             answered = True
             yield TextEnd(stream.usage, pending.answer.result().receipt)
         finally:
-            timer.cancel()
             self._let_go(pending, answered=answered)
             self._channel.over(pending.id)
 
-    def _admit(self, work: Work, stream: TextStream | None = None) -> tuple[Pending, asyncio.TimerHandle]:
+    def _admit(self, work: Work, stream: TextStream | None = None) -> Pending:
         """The request as it waits for its answer, and what fails it at its deadline. Raises QueueFull."""
         loop = asyncio.get_running_loop()
         now_us = time.time_ns() // 1000
@@ -117,15 +117,18 @@ class QueueBackend:
             trace=work.trace,
             tenant=work.tenant,
             answer=loop.create_future(),
+            deadline=loop.time() + work.timeout,
             stream=stream,
         )
         self._pending.admit(pending)
         if not self._consumers(work.route):
             self.unserved.set()
-        return pending, loop.call_later(work.timeout, self._expire, pending, work.timeout)
+        self._deadlines.add(pending, pending.deadline)
+        return pending
 
     def _let_go(self, pending: Pending, *, answered: bool) -> None:
         """It leaves the table; a worker that may have it is told, unless it has answered."""
+        self._deadlines.remove(pending, pending.deadline)
         self._pending.forget(pending)
         if answered:
             return
@@ -191,7 +194,8 @@ class QueueBackend:
             self._tasks.append(self._group.create_task(publisher.run(), name=f"publisher of {route.queue}"))
         return publisher
 
-    def _expire(self, pending: Pending, timeout: float) -> None:
+    def _expire(self, pending: Pending) -> None:
+        timeout = (pending.deadline_unix_us - pending.accepted_unix_us) / 1e6
         state = "waited or ran" if pending.published else "could not be queued (the broker is away)"
         fail(
             pending, DeadlineExceeded(f"no answer within {timeout:.3g} s: the request {state} when its deadline passed")

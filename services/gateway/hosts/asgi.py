@@ -10,10 +10,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 
 from services.common.errors import Cancelled, DeadlineExceeded, HeadraceError, Internal, Unimplemented
+from services.common.garbage import freeze_what_is_loaded
 from services.gateway.application import ApplicationFactory, Scope
 from services.gateway.calls import Call, MethodTable, Stream, Unary
+from services.gateway.deadlines import Deadlines
 from services.gateway.hosts.control import ControlledProcess
-from services.gateway.hosts.framing import Unframer, is_grpc, metadata_of, parse_timeout
+from services.gateway.hosts.framing import HeaderMetadata, Unframer, is_grpc, parse_timeout
 from services.gateway.hosts.serving import Gate, gated, with_standard_services
 from services.gateway.hosts.wire import Incoming, Outgoing, Receive, Send, waiting
 
@@ -42,6 +44,10 @@ class _Live:
             self.why = why
             self._task.cancel()
 
+    def late(self) -> None:
+        """Its deadline has passed."""
+        self.cancel(DeadlineExceeded("the call's deadline passed"))
+
     def left(self) -> None:
         """The caller has gone."""
         self.cancel(Cancelled("the caller left"))
@@ -61,6 +67,7 @@ class GrpcAsgiApp:
         self._limit = 0
         self._methods: MethodTable = {}
         self._live: set[_Live] = set()
+        self._deadlines: Deadlines[_Live] = Deadlines(_Live.late)
         self._gate: Gate
         self._http: Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -96,6 +103,7 @@ class GrpcAsgiApp:
                     group.create_task(self._poll(), name="disconnects"),
                     group.create_task(process.obey(self._gate), name="control"),
                 ]
+                freeze_what_is_loaded()
                 await send({"type": "lifespan.startup.complete"})
                 await receive()
                 for task in tasks:
@@ -110,15 +118,14 @@ class GrpcAsgiApp:
         live = _Live(task, loop.time())
         call = Call(scope["path"], {}, peer=_peer(scope))
         outgoing = Outgoing(send, call)
-        timer: asyncio.TimerHandle | None = None
         counted = False
         self._live.add(live)
         try:
-            call.metadata = metadata_of(headers)
+            call.metadata = HeaderMetadata(headers)
             method = self._method(call.method)
             if timeout := call.metadata.get("grpc-timeout"):
                 call.deadline = live.began + _patience(str(timeout))
-                timer = loop.call_at(call.deadline, live.cancel, DeadlineExceeded("the call's deadline passed"))
+                self._deadlines.add(live, call.deadline)
             counted = self._gate.enter(call.method)
             unframer = Unframer(str(call.metadata.get("grpc-encoding", "")), self._limit)
             live.incoming = Incoming(receive, unframer, live.left)
@@ -131,8 +138,8 @@ class GrpcAsgiApp:
             await self._fail(live, outgoing, self._shown(call, error))
         finally:
             self._live.discard(live)
-            if timer is not None:
-                timer.cancel()
+            if call.deadline is not None:
+                self._deadlines.remove(live, call.deadline)
             if counted:
                 self._gate.leave()
 

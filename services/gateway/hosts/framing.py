@@ -4,15 +4,15 @@ import base64
 import binascii
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote
 
 from services.common.errors import InvalidArgument, TooLarge, Unimplemented
-from services.gateway.calls import Metadata
 
 PREFIX = struct.Struct(">BI")
 _UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _ENCODINGS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_KNOWN_ENCODINGS = frozenset(("", "identity", *_ENCODINGS))
 ACCEPTED_ENCODINGS = b"identity,deflate,gzip"
 
 
@@ -30,7 +30,7 @@ class Unframer:
     """
 
     def __init__(self, encoding: str, limit: int) -> None:
-        if encoding not in {"", "identity", *_ENCODINGS}:
+        if encoding not in _KNOWN_ENCODINGS:
             raise Unimplemented(f"grpc-encoding '{encoding[:32]}' is not known; send identity, gzip or deflate")
         self._encoding = encoding
         self._limit = limit
@@ -106,20 +106,38 @@ def is_grpc(content_type: bytes) -> bool:
     return content_type.startswith(b"application/grpc") and content_type[16:17] in b"+;"
 
 
-def metadata_of(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
-    """Request metadata; values of "-bin" keys are decoded, of repeated keys the last counts. Raises InvalidArgument."""
-    metadata: dict[str, str | bytes] = {}
-    for raw_key, raw_value in headers:
-        key = raw_key.decode("latin-1")
-        if key.endswith("-bin"):
-            value = raw_value.rpartition(b",")[2].strip()
-            try:
-                metadata[key] = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
-            except (binascii.Error, ValueError) as error:
-                raise InvalidArgument(f"metadata '{key[:64]}' is not base64") from error
-        else:
-            metadata[key] = raw_value.decode("latin-1")
-    return metadata
+class HeaderMetadata(Mapping[str, str | bytes]):
+    """Request metadata read from the headers when it is asked for: nearly every call looks at two or three keys.
+
+    Values of "-bin" keys are decoded; of repeated keys the last counts.
+
+    Raises:
+        InvalidArgument: at once, where the value of a "-bin" key is not base64.
+    """
+
+    __slots__ = ("_decoded", "_raw")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self._raw = dict(headers)
+        self._decoded = {key: _decode_binary(key, self._raw[key]) for key in self._raw if key.endswith(b"-bin")}
+
+    def __getitem__(self, key: str) -> str | bytes:
+        raw_key = key.encode("latin-1")
+        return self._decoded[raw_key] if key.endswith("-bin") else self._raw[raw_key].decode("latin-1")
+
+    def __iter__(self) -> Iterator[str]:
+        return (key.decode("latin-1") for key in self._raw)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+
+def _decode_binary(key: bytes, value: bytes) -> bytes:
+    last = value.rpartition(b",")[2].strip()
+    try:
+        return base64.b64decode(last + b"=" * (-len(last) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidArgument(f"metadata '{key[:64].decode('latin-1')}' is not base64") from error
 
 
 def plain_value(value: str) -> str:

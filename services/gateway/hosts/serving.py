@@ -36,8 +36,9 @@ class Gate:
             return False
         if not self._open:
             raise Unavailable("this gateway is shutting down; try another")
+        if not self._in_flight:
+            self._idle.clear()
         self._in_flight += 1
-        self._idle.clear()
         return True
 
     def leave(self) -> None:
