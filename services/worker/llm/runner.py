@@ -19,10 +19,10 @@ class Runner:
     """One model on one device, its KV cache, and the state of its rows. Called from one thread.
 
     Args:
-        grammars: what constrains structured outputs; None: the model has no tokenizer to do so.
+        grammars: what constrains structured outputs.
     """
 
-    def __init__(self, language_model: LanguageModel, options: EngineOptions, grammars: Grammars | None = None) -> None:
+    def __init__(self, language_model: LanguageModel, options: EngineOptions, grammars: Grammars) -> None:
         model = self._model = language_model.model
         device, dtype = language_model.device, model.dtype
         shape = kv_shape(model.config, options, dtype=dtype, device=device)
@@ -34,7 +34,7 @@ class Runner:
         columns = -(-language_model.max_model_len // options.block_size)
         self._inputs = Inputs(options.max_num_seqs, columns, options.block_size, device)
         self._sampler = Sampler(options.max_num_seqs, language_model.vocab_size, device)
-        self._grammars = grammars
+        self.grammars = grammars
 
     @torch.inference_mode()
     def run(self, plan: Plan) -> Sampled:
@@ -46,7 +46,7 @@ class Runner:
         if logits is None:
             return Sampled([], [])
         sequences = [plan.sequences[place] for place in plan.sampling]
-        allowed = self._grammars.allowed(sequences, logits.shape[-1]) if self._grammars else None
+        allowed = self.grammars.allowed(sequences, logits.shape[-1])
         return self._sampler.sample(logits, sequences, allowed)
 
     def _logits(self, plan: Plan) -> Tensor | None:

@@ -38,28 +38,29 @@ class Grammars:
     """
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int, eos_token_ids: frozenset[int]) -> None:
-        if not eos_token_ids:
-            raise InvalidArgument("structured output needs a model with an end token; its folder names none")
+        self._tokenizer = tokenizer
         self._vocabulary = vocabulary
-        self._tokenizer = llguidance.LLTokenizer(
-            tokenizer.to_str(),
-            n_vocab=max(vocabulary, tokenizer.get_vocab_size()),
-            eos_token=sorted(eos_token_ids),
-        )
+        self._eos = sorted(eos_token_ids)
+        self._lexicon: llguidance.LLTokenizer | None = None
         self._matchers: dict[str, _Matcher] = {}
 
     def admit(self, request_id: str, structured: StructuredOutput) -> None:
         """Compiles what a request asks for.
 
         Raises:
-            InvalidArgument: the schema is no schema, or none that llguidance knows.
+            InvalidArgument: the schema is no schema, or none that llguidance knows; or the model cannot end.
         """
+        if not self._eos:
+            raise InvalidArgument("structured output needs a model with an end token; this one's folder names none")
+        if self._lexicon is None:  # a second of work for a large vocabulary, and few ask for it
+            size = max(self._vocabulary, self._tokenizer.get_vocab_size())
+            self._lexicon = llguidance.LLTokenizer(self._tokenizer.to_str(), n_vocab=size, eos_token=self._eos)
         schema = _ANY_OBJECT if structured.json_object else structured.json or ""
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(schema)
         except ValueError as error:
             raise InvalidArgument(f"structured output: {error}; expected a JSON Schema") from error
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar)
+        matcher = llguidance.LLMatcher(self._lexicon, grammar)
         if matcher.is_error():
             raise InvalidArgument(f"structured output: {matcher.get_error()}; expected a JSON Schema")
         self._matchers[request_id] = _Matcher(matcher)
