@@ -5,6 +5,7 @@ import time
 
 from headrace.v1.reply_pb2 import Receipt
 from services.common.errors import PoisonedRequest, QueueFull, status_of
+from services.common.telemetry.generations import GenerationInstruments
 from services.common.telemetry.instruments import GatewayInstruments, GatewayModel
 from services.common.telemetry.requests import RequestTrace
 from services.common.telemetry.setup import Telemetry
@@ -78,6 +79,7 @@ class Observer:
         self._telemetry = telemetry
         self._queued = queued
         self._instruments = GatewayInstruments(telemetry.ledger)
+        self.generations = GenerationInstruments(telemetry.ledger)
         self._records: dict[str, RouteRecord] = {}
 
     def begin(self, call: Call, route: Route) -> Observed:
@@ -104,6 +106,7 @@ class Observer:
         """The version was deleted: nothing of it is exported any more."""
         if self._records.pop(route.queue, None) is not None:
             self._instruments.forget(route.name, route.version)
+            self.generations.forget(route.name, route.version)
 
     def _record(self, route: Route) -> RouteRecord:
         record = self._records.get(route.queue)

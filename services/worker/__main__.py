@@ -28,6 +28,7 @@ from services.worker.residents import Residents
 from services.worker.settings import WorkerSettings
 from services.worker.text.lane import TextLane
 from services.worker.text.loading import text_opener
+from services.worker.text.observation import TextObserver
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
                 text_loader = Loader(version, cache, opener, on_change, device.loading)
                 # Half of the drain is for generations to end by themselves, half to see the others into new hands.
                 patience = settings.drain_seconds / 2
+                name = (version.name, version.version)
                 return TextLane(
                     version,
                     eager=eager,
@@ -85,6 +87,7 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
                     patience=patience,
                     residents=residents,
                     worker_id=worker_id,
+                    observer=TextObserver(telemetry, text_loader, name=name, system=system),
                 )
             loader = Loader(version, cache, on_device(device, version.spec), on_change, device.loading)
             return Lane(

@@ -136,3 +136,24 @@ def test_a_deadline_ends_the_generation_with_its_own_error(stub: TextGenerationS
         list(stub.GenerateStream(greedy("long", max_tokens=100_000), timeout=0.5))
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     wait_until(lambda: active(server)["active"] == 0, "the server to be told", 5)
+
+
+def test_operators_see_tokens_and_sequences(stub: TextGenerationServiceStub, words: RunningStack, server: str) -> None:
+    stub.Generate(greedy("count me", max_tokens=9), timeout=30)
+    call = stub.GenerateStream(greedy("long", max_tokens=100_000), timeout=60)
+    next(call)
+    assert metric(words, "worker-1", "headrace_llm_sequences_running") == 1
+    call.cancel()
+    wait_until(lambda: metric(words, "worker-1", "headrace_llm_sequences_running") == 0, "the sequence to be gone", 5)
+    assert metric(words, "gateway", "gen_ai_server_time_to_first_token_seconds_count") >= 2
+    assert metric(words, "gateway", "gen_ai_server_time_per_output_token_seconds_sum") >= DELAY / 2
+    assert metric(words, "gateway", "gen_ai_client_token_usage_sum", 'gen_ai_token_type="output"') >= 9
+
+
+def metric(stack: RunningStack, process: str, name: str, label: str = "") -> float:
+    """The sum of the series of the model `words`."""
+    with urllib.request.urlopen(f"http://{stack.metrics(process)}/metrics", timeout=30) as page:
+        lines = page.read().decode().splitlines()
+    found = [line for line in lines if line.startswith(f"{name}{{") and 'headrace_model_name="words"' in line]
+    assert found, f"no {name} in:\n" + "\n".join(line for line in lines if not line.startswith("#"))
+    return sum(float(line.rpartition(" ")[2]) for line in found if label in line)

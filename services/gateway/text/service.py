@@ -1,9 +1,10 @@
 """TextGenerationService, and what the other faces of generation stand on: check, hand to the backend, watch."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import DecodeError
 
@@ -11,7 +12,7 @@ from headrace.v1.text_generation_pb2 import GenerateRequest, GenerateResponse, G
 from services.common.errors import InvalidArgument
 from services.gateway.backend import Backend, Events, TextEnd, Work
 from services.gateway.calls import Call, MethodTable, Stream, Unary
-from services.gateway.observation import Observed, Observer
+from services.gateway.observation import Observer
 from services.gateway.receipts import receipt_json
 from services.gateway.routes import Route, Routes
 from services.gateway.text.checks import check
@@ -54,17 +55,16 @@ class TextGeneration:
             InvalidArgument: it does not fit the model.
         """
         route = self._routes.resolve(request.model, request.version)
-        observed = self._observer.begin(call, route)
         try:
             sequences = check(request, route)
         except BaseException as error:
-            observed.failed(error)
+            self._observer.begin(call, route).failed(error)
             raise
         timeout = route.timeout
         if call.deadline is not None:
             timeout = max(0.0, call.deadline - asyncio.get_running_loop().time())
-        work = Work(route, body or request.SerializeToString(), sequences, timeout, observed.trace)
-        return Generation(route, self._events(work, observed))
+        work = Work(route, body or request.SerializeToString(), sequences, timeout)
+        return Generation(route, self._events(call, work))
 
     async def generate(self, call: Call, body: bytes) -> bytes:
         """The whole text at once; the receipt goes into the trailing metadata."""
@@ -88,14 +88,24 @@ class TextGeneration:
                 else:
                     yield GenerateStreamResponse(chunk=event, model_version=version).SerializeToString()
 
-    async def _events(self, work: Work, observed: Observed) -> Events:
+    async def _events(self, call: Call, work: Work) -> Events:
+        """Observed from the moment when somebody reads."""
+        observed = self._observer.begin(call, work.route)
+        series = self._observer.generations.of(work.route.name, work.route.version)
+        began, first = time.monotonic(), 0.0
         try:
-            async with aclosing(self._backend.generate(work)) as events:
+            async with aclosing(self._backend.generate(replace(work, trace=observed.trace))) as events:
                 async for event in events:
                     if isinstance(event, TextEnd):
                         observed.answered(work.rows, event.receipt)
+                        usage = event.usage
+                        seconds = time.monotonic() - began
+                        series.ended(seconds, first, usage.prompt_tokens, usage.completion_tokens)
                         yield event
                         return
+                    if not first:
+                        first = time.monotonic() - began
+                        series.began(first)
                     yield event
         except BaseException as error:
             observed.failed(error)

@@ -48,7 +48,7 @@ class TextEngine(Protocol):
         """Nobody wants it any more: frees its memory by the next step. No output need follow; unknown ids are fine."""
 
     def outputs(self) -> AsyncIterator[list[TokenOutput]]:
-        """What each step brought, all sequences together. Iterated once, by one task.
+        """What each step brought, all sequences together. Iterated once, by one task; ends after `close`.
 
         An engine that cannot go on raises here; what it was running is then redelivered to another worker.
         """

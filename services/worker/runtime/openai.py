@@ -92,6 +92,7 @@ class RemoteEngine:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._gathered: list[TokenOutput] = []
         self._wake = asyncio.Event()
+        self._closed = False
 
     def submit(self, request: GenerationRequest) -> None:
         """Raises InvalidArgument for what such a server cannot give."""
@@ -108,7 +109,7 @@ class RemoteEngine:
 
     async def outputs(self) -> AsyncIterator[list[TokenOutput]]:
         """What has gathered since the last turn."""
-        while True:
+        while not self._closed:
             await self._wake.wait()
             self._wake.clear()
             gathered, self._gathered = self._gathered, []
@@ -119,7 +120,9 @@ class RemoteEngine:
         return EngineStats(running=self._running, waiting=len(self._tasks) - self._running)
 
     async def close(self) -> None:
-        """Hangs up on everything."""
+        """Hangs up on everything; `outputs` ends."""
+        self._closed = True
+        self._wake.set()
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
