@@ -21,12 +21,16 @@ class StopStrings:
     found: str | None = None
     _held: str = field(default="", init=False)
 
-    def push(self, piece: str) -> str:
-        """The text that is certain after one more piece: what may be the beginning of a stop string waits."""
+    def push(self, piece: str, *, counts: bool = True) -> str:
+        """The text that is certain after one more piece: what may be the beginning of a stop string waits.
+
+        Args:
+            counts: whether a stop string that this piece completes ends the text.
+        """
         if self.found is not None:
             return ""
         text = self._held + piece
-        ends = [(at + len(stop), -len(stop), stop) for stop in self.strings if (at := text.find(stop)) >= 0]
+        ends = self._ends(text) if counts else []
         if ends:
             end, length, self.found = min(ends)
             self._held = ""
@@ -39,6 +43,15 @@ class StopStrings:
         """What waited, at the end of the text: it became no stop string."""
         held, self._held = self._held, ""
         return held
+
+    def _ends(self, text: str) -> list[tuple[int, int, str]]:
+        """Each stop string that ends past what was held: where, its length negated, and itself."""
+        found = []
+        for stop in self.strings:
+            at = text.find(stop, max(0, len(self._held) + 1 - len(stop)))
+            if at >= 0:
+                found.append((at + len(stop), -len(stop), stop))
+        return found
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -1,6 +1,7 @@
 """Tokens to text piece by piece, on real tokenizers: nothing is lost, doubled or half a character."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -118,32 +119,45 @@ def test_text_before_an_incomplete_character_is_not_held_back() -> None:
     assert stream.flush() == REPLACEMENT
 
 
+@dataclass(frozen=True)
+class Watched(Library):
+    """Notes how many tokens are decoded together."""
+
+    lengths: list[int] = field(default_factory=list)
+
+    def decode(self, ids: Sequence[int], /) -> str:
+        self.lengths.append(len(ids))
+        return super().decode(ids)
+
+
 @pytest.mark.parametrize("letter", ["½", "ð"])
 def test_undecodable_output_flows_and_keeps_the_window_short(letter: str) -> None:
     tokenizer = TOKENIZERS["byte level"]
     stray, plain = id_of(tokenizer, letter), id_of(tokenizer, "A")
-    longest = 0
-
-    class Watched(Library):
-        def decode(self, ids: Sequence[int], /) -> str:
-            nonlocal longest
-            longest = max(longest, len(ids))
-            return super().decode(ids)
-
-    stream = Detokeniser(Watched(tokenizer))
+    watched = Watched(tokenizer)
+    stream = Detokeniser(watched)
     got = "".join(stream.push(stray) for _ in range(300))
     assert 300 - MAX_PENDING <= len(got) <= 300
     assert got + stream.push(plain) + stream.flush() == REPLACEMENT * 300 + "A"
-    assert longest <= MAX_PENDING + KEEP + 1
+    assert max(watched.lengths) <= MAX_PENDING + KEEP + 1
 
 
 @EVERY_KIND
 def test_hidden_special_tokens_change_nothing(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("The mill").ids
-    end = id_of(tokenizer, END)
-    got = pieces(tokenizer, [*ids, *[end] * 50, *ids])
-    assert "".join(got) == tokenizer.decode([*ids, *ids])
-    assert got[len(ids) : len(ids) + 50] == [""] * 50
+    watched = Watched(tokenizer)
+    stream = Detokeniser(watched)
+    got = "".join(map(stream.push, ids))
+    assert [stream.push(id_of(tokenizer, END)) for _ in range(300)] == [""] * 300
+    assert got + "".join(map(stream.push, ids)) + stream.flush() == tokenizer.decode([*ids, *ids])
+    assert max(watched.lengths) <= MAX_PENDING + len(ids) + 1
+
+
+@pytest.mark.parametrize("kind", ["unigram", "metaspace"])
+def test_a_stray_byte_does_not_touch_what_is_out(kind: str) -> None:
+    tokenizer = TOKENIZERS[kind]
+    ids = [id_of(tokenizer, piece) for piece in ("<0xE4>", "<0xBD>", "<0xA0>", "<0xFF>", "▁The")]
+    assert pieces(tokenizer, ids) == ["", "", "你", "", f"{REPLACEMENT} The", ""]
 
 
 def test_a_character_begun_in_the_prompt_comes_whole() -> None:

@@ -56,6 +56,12 @@ def test_an_incomplete_character_is_shown_at_the_end_only() -> None:
     assert output.flush() == "\ufffd"
 
 
+def test_what_waited_for_a_stop_string_comes_before_what_waited_for_a_character() -> None:
+    ids = [*TOKENIZER.encode("The mill").ids, *TOKENIZER.encode("龍").ids[:-1]]
+    output = OutputText(Library(TOKENIZER), request(params=SamplingParams(stop=("mill!",))))
+    assert run(output, ids, "length") == "The mill\ufffd"
+
+
 @pytest.mark.parametrize(
     ("skip_special", "include", "shown"), [(True, False, ""), (False, False, ""), (False, True, END), (True, True, "")]
 )
@@ -65,12 +71,12 @@ def test_the_token_that_stops_is_shown_on_demand(skip_special: bool, include: bo
     assert run(output, [*IDS, STOP], "stop") == TEXT + shown
 
 
-def test_no_stop_string_counts_before_min_tokens() -> None:
+@pytest.mark.parametrize(("more", "text"), [(0, "The "), (1, "The mill 水車 turns; the ")])
+def test_no_stop_string_counts_before_min_tokens(more: int, text: str) -> None:
     first = len(TOKENIZER.encode("The mill").ids)
-    params = SamplingParams(stop=("mill",), min_tokens=first + 1, max_tokens=100)
+    params = SamplingParams(stop=("mill",), min_tokens=first + more, max_tokens=100)
     output = OutputText(Library(TOKENIZER), request(params=params))
-    assert run(output, IDS) == "The mill 水車 turns; the "
-    assert output.stop == "mill"
+    assert (run(output, IDS), output.stop) == (text, "mill")
 
 
 @settings(deadline=None)

@@ -51,6 +51,20 @@ def test_no_more_is_held_back_than_may_become_a_stop_string(text: str, stops: tu
         assert any(stop.startswith(text[len(out) :]) for stop in stops)
 
 
+@given(before=LETTERS, text=LETTERS, stops=STOPS)
+def test_what_is_complete_before_stops_count_is_let_through(before: str, text: str, stops: tuple[str, ...]) -> None:
+    stream = StopStrings(stops)
+    out = "".join(stream.push(letter, counts=False) for letter in before)
+    out += "".join(map(stream.push, text)) + stream.flush()
+    ends = range(len(before) + 1, len(before + text) + 1)
+    found = [(end, stop) for end in ends for stop in stops if (before + text)[:end].endswith(stop)]
+    if found:
+        end, stop = min(found, key=lambda at: (at[0], -len(at[1])))
+        assert (out, stream.found) == ((before + text)[: end - len(stop)], stop)
+    else:
+        assert (out, stream.found) == (before + text, None)
+
+
 @given(text=LETTERS, stops=STOPS, split=st.integers(0, 12))
 def test_replayed_text_leads_to_the_same_continuation(text: str, stops: tuple[str, ...], split: int) -> None:
     here, elsewhere = StopStrings(stops), StopStrings(stops)
