@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import inference, models, status, text, up
+from headrace.cli import inference, models, rollouts, status, text, up
 
 app = typer.Typer(
     name="headrace",
@@ -16,6 +16,8 @@ app.command()(models.push)
 app.command("models")(models.list_models)
 app.command()(models.alias)
 app.command()(models.delete)
+app.command()(rollouts.promote)
+app.command()(rollouts.rollback)
 app.command()(inference.infer)
 app.command()(text.generate)
 app.command()(text.chat)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from headrace.cli.console import exit_codes, out, print_json
 from headrace.client.inference import DEFAULT_ADDRESS, Client
-from headrace.v1.fleet_pb2 import LoadState
+from headrace.v1.fleet_pb2 import HeldModel, LoadState, Worker
 from headrace.v1.gateway_pb2 import GetStatusResponse
 
 
@@ -48,6 +48,7 @@ def _render(state: GetStatusResponse) -> Group:
     return Group(
         f"gateway {state.gateway_id} ({state.front})  {health}",
         _models(state),
+        *([_rollouts(state)] if state.rollouts else []),
         _workers(state),
     )
 
@@ -75,23 +76,48 @@ def _models(state: GetStatusResponse) -> Table:
     return table
 
 
+def _rollouts(state: GetStatusResponse) -> Table:
+    table = Table(
+        "model", "production", "on trial", "copies alike / different / failed", "last change", title="rollouts"
+    )
+    table.title_justify = "left"
+    for item in state.rollouts:
+        rollout, shadow = item.rollout, item.shadow
+        trial = f"{rollout.candidate} ({'shadow ' if rollout.shadow else ''}{rollout.weight} %)"
+        table.add_row(
+            item.name,
+            str(rollout.stable),
+            trial if rollout.candidate else "",
+            f"{shadow.matched:,} / {shadow.differed:,} / {shadow.failed:,}" if item.HasField("shadow") else "",
+            rollout.reason,
+        )
+    return table
+
+
+def _held(model: HeldModel) -> str:
+    state = "" if model.state == LoadState.LOAD_STATE_READY else LoadState.Name(model.state)[11:].lower()
+    progress = f" {model.progress:.0%}" if model.state == LoadState.LOAD_STATE_LOADING else ""
+    return f"{model.name}:{model.version}" + (f" ({state}{progress})" if state else "")
+
+
+def _budget(worker: Worker) -> str:
+    used = f"{worker.memory_used_bytes / 2**20:,.0f}"
+    return f"{used} of {worker.memory_budget_bytes / 2**20:,.0f}" if worker.memory_budget_bytes else used
+
+
 def _workers(state: GetStatusResponse) -> Table:
     table = Table("worker", "device", title="workers", title_justify="left")
-    for heading in ("running", "completed", "memory MiB"):
+    for heading in ("running", "completed", "memory MiB", "models MiB"):
         table.add_column(heading, justify="right")
     table.add_column("models")
     for worker in state.workers:
-        held = [
-            f"{model.name}:{model.version}"
-            + ("" if model.state == LoadState.LOAD_STATE_READY else f" ({LoadState.Name(model.state)[11:].lower()})")
-            for model in worker.models
-        ]
         table.add_row(
             worker.id,
             worker.device,
             str(worker.running),
             f"{worker.completed:,}",
             f"{worker.resident_bytes / 2**20:,.0f}",
-            ", ".join(held),
+            _budget(worker),
+            ", ".join(map(_held, worker.models)),
         )
     return table

@@ -84,8 +84,9 @@ def _sole_input(metadata: pb.ModelMetadataResponse) -> str:
     return names[0]
 
 
-def _metadata(traceparent: str) -> tuple[tuple[str, str], ...]:
-    return (("traceparent", traceparent),) if traceparent else ()
+def _metadata(traceparent: str, key: str) -> tuple[tuple[str, str], ...]:
+    said = (("traceparent", traceparent), ("headrace-key", key))
+    return tuple((name, value) for name, value in said if value)
 
 
 class Client(TextCalls):
@@ -112,6 +113,7 @@ class Client(TextCalls):
         timeout: float | None = None,
         request_id: str = "",
         traceparent: str = "",
+        key: str = "",
     ) -> InferResult:
         """Runs a model.
 
@@ -121,12 +123,15 @@ class Client(TextCalls):
             timeout: seconds.
             request_id: comes back in the answer and stands in logs.
             traceparent: W3C trace context of the caller's span.
+            key: what a rollout's choice of the version sticks to, such as the user's id.
         """
         if not isinstance(inputs, Mapping):
             inputs = {self._input_name(model, version): inputs}
         request = make_request(model, inputs, version, request_id)
         try:
-            response, call = self._stub.ModelInfer.with_call(request, timeout=timeout, metadata=_metadata(traceparent))
+            response, call = self._stub.ModelInfer.with_call(
+                request, timeout=timeout, metadata=_metadata(traceparent, key)
+            )
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         return _result(response, call.trailing_metadata())
@@ -196,12 +201,13 @@ class AsyncClient(AsyncTextCalls):
         timeout: float | None = None,
         request_id: str = "",
         traceparent: str = "",
+        key: str = "",
     ) -> InferResult:
         """As Client.infer."""
         if not isinstance(inputs, Mapping):
             inputs = {await self._input_name(model, version): inputs}
         request = make_request(model, inputs, version, request_id)
-        call = self._stub.ModelInfer(request, timeout=timeout, metadata=_metadata(traceparent))
+        call = self._stub.ModelInfer(request, timeout=timeout, metadata=_metadata(traceparent, key))
         try:
             response = await call
             return _result(response, await call.trailing_metadata())

@@ -1,6 +1,7 @@
 """`RegistryClient`: pushing models, listing them, aliases, deletion."""
 
 import hashlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -8,14 +9,24 @@ from typing import Any, Self
 
 import grpc
 
-from headrace.client.errors import InvalidArgumentError, from_rpc_error
+from headrace.client.errors import (
+    DeadlineExceededError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    from_rpc_error,
+)
 from headrace.packages import PackageError, local_path, read_package
 from headrace.v1 import registry_pb2 as pb
+from headrace.v1.fleet_pb2 import LOAD_STATE_FAILED, LOAD_STATE_READY, HeldModel, ListWorkersRequest
+from headrace.v1.fleet_pb2_grpc import FleetServiceStub
 from headrace.v1.model_pb2 import Model, ModelFile, ModelVersion
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
+from headrace.v1.rollout_pb2 import PromoteRequest, RollbackRequest, Rollout, RolloutBounds
+from headrace.v1.rollout_pb2_grpc import RolloutServiceStub
 
 DEFAULT_ADDRESS = "127.0.0.1:8003"
 CHUNK_BYTES = 1024 * 1024
+WARM_POLL_SECONDS = 0.1
 
 Progress = Callable[[int, int], None]
 
@@ -26,6 +37,8 @@ class RegistryClient:
     def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
         self._channel = grpc.insecure_channel(address)
         self._stub = RegistryServiceStub(self._channel)
+        self._rollouts = RolloutServiceStub(self._channel)
+        self._fleet = FleetServiceStub(self._channel)
 
     def push(self, name: str, path: Path | str, *, version: int = 0, progress: Progress | None = None) -> ModelVersion:
         """Publishes a .onnx file, a .pt2 archive, a folder or hf://org/name as the next version (or as `version`).
@@ -69,6 +82,68 @@ class RegistryClient:
     def set_alias(self, name: str, alias: str, version: int) -> None:
         """Points an alias at a version."""
         self._call(self._stub.SetAlias, pb.SetAliasRequest(name=name, alias=alias, version=version))
+
+    def promote(
+        self,
+        name: str,
+        version: int,
+        *,
+        weight: int = 100,
+        shadow: bool = False,
+        bounds: RolloutBounds | None = None,
+        warm_seconds: float = 120.0,
+        progress: Callable[[str], None] = lambda state: None,
+    ) -> Rollout:
+        """Moves callers who name no version (or "production") to a version, once a worker holds it.
+
+        Args:
+            weight: per cent of request keys that get the version; below 100 it is on trial beside the stable one.
+            shadow: it gets copies of that share of the requests; its answers are compared and never returned.
+            bounds: what it may do before the registry takes it back.
+            warm_seconds: how long to wait for a worker that holds it; 0: do not wait.
+            progress: called with what is waited for.
+
+        Raises:
+            HeadraceError: no such version; the version does not load, or not in time: then nothing has changed for
+                callers, and the version stays on trial with a weight of 0.
+        """
+        wanted = PromoteRequest(name=name, version=version, weight=weight, shadow=shadow, bounds=bounds)
+        wanted.expected_revision = -1
+        known = self.model(name)
+        if warm_seconds and known.aliases.get("production") != version and len(known.versions) > 1:
+            warm = PromoteRequest(name=name, version=version, weight=0, bounds=bounds, expected_revision=-1)
+            wanted.expected_revision = self._call(self._rollouts.Promote, warm).rollout.revision
+            self._wait_until_warm(name, version, warm_seconds, progress)
+        promoted: Rollout = self._call(self._rollouts.Promote, wanted).rollout
+        return promoted
+
+    def rollback(self, name: str, reason: str = "") -> Rollout:
+        """Ends a trial; without one, goes back to the version that was stable before."""
+        request = RollbackRequest(name=name, reason=reason, expected_revision=-1)
+        back: Rollout = self._call(self._rollouts.Rollback, request).rollout
+        return back
+
+    def _wait_until_warm(self, name: str, version: int, seconds: float, progress: Callable[[str], None]) -> None:
+        give_up_at = time.monotonic() + seconds
+        while True:
+            held = self._holders(name, version)
+            if any(model.state == LOAD_STATE_READY for model in held):
+                return
+            failed = [model.reason for model in held if model.state == LOAD_STATE_FAILED]
+            if failed and len(failed) == len(held):
+                raise FailedPreconditionError(f"version {version} of '{name}' does not load: {failed[0]}")
+            if time.monotonic() > give_up_at:
+                raise DeadlineExceededError(
+                    f"no worker held version {version} of '{name}' within {seconds:.0f} s; it stays on trial with a"
+                    " weight of 0: look at `headrace status`, promote again, or end the trial with `headrace rollback`"
+                )
+            loaded = max((model.progress for model in held), default=0.0)
+            progress(f"loading version {version}: {loaded:.0%}" if held else f"no worker has begun version {version}")
+            time.sleep(WARM_POLL_SECONDS)
+
+    def _holders(self, name: str, version: int) -> list[HeldModel]:
+        workers = self._call(self._fleet.ListWorkers, ListWorkersRequest()).workers
+        return [held for worker in workers for held in worker.models if (held.name, held.version) == (name, version)]
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Removes an alias."""

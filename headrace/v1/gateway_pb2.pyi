@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from headrace.v1 import fleet_pb2 as _fleet_pb2
+from headrace.v1 import rollout_pb2 as _rollout_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -45,6 +46,7 @@ class GetStatusResponse(_message.Message):
     BROKER_CONNECTED_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     version: _builtins.str
     front: _builtins.str
@@ -57,6 +59,10 @@ class GetStatusResponse(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[_fleet_pb2.Worker]:
         """As the registry last said."""
 
+    @_builtins.property
+    def rollouts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutStatus]:
+        """Of models that have one."""
+
     def __init__(
         self,
         *,
@@ -67,14 +73,44 @@ class GetStatusResponse(_message.Message):
         broker_connected: _builtins.bool = ...,
         models: _abc.Iterable[Global___ModelStatus] | None = ...,
         workers: _abc.Iterable[_fleet_pb2.Worker] | None = ...,
+        rollouts: _abc.Iterable[Global___RolloutStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_connected", b"broker_connected", "front", b"front", "gateway_id", b"gateway_id", "models", b"models", "registry_connected", b"registry_connected", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_connected", b"broker_connected", "front", b"front", "gateway_id", b"gateway_id", "models", b"models", "registry_connected", b"registry_connected", "rollouts", b"rollouts", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatusResponse: _TypeAlias = GetStatusResponse  # noqa: Y015
+
+@_typing.final
+class RolloutStatus(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    @_builtins.property
+    def rollout(self) -> _rollout_pb2.Rollout: ...
+    @_builtins.property
+    def shadow(self) -> _rollout_pb2.ShadowStatus:
+        """Not set where nothing is shadowed."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        rollout: _rollout_pb2.Rollout | None = ...,
+        shadow: _rollout_pb2.ShadowStatus | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rollout", b"rollout", "shadow", b"shadow"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "rollout", b"rollout", "shadow", b"shadow"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutStatus: _TypeAlias = RolloutStatus  # noqa: Y015
 
 @_typing.final
 class ModelStatus(_message.Message):

@@ -20,8 +20,10 @@ from services.gateway.http import http_application
 from services.gateway.observation import Observer
 from services.gateway.openai.routes import openai_router
 from services.gateway.protocol.service import ProtocolService
+from services.gateway.reporting import OutcomeReporter
 from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
+from services.gateway.shadows import Shadows
 from services.gateway.status import StatusService
 from services.gateway.text.service import TextGeneration
 
@@ -93,13 +95,15 @@ async def _gateway(
         def ready() -> bool:
             return watch.synced.is_set() and backend.ready()
 
-        protocol = ProtocolService(routes, backend, observer, ready=ready).methods()
+        shadows = Shadows(backend, observer.instruments)
+        protocol = ProtocolService(routes, backend, observer, ready=ready, shadows=shadows).methods()
         status = StatusService(
             gateway_id,
             front,
             routes=routes,
             backend=backend,
             observer=observer,
+            shadows=shadows,
             registry=registry,
             registry_connected=lambda: watch.connected,
         )
@@ -110,10 +114,12 @@ async def _gateway(
             **status.methods(),
             "/headrace.v1.ReplyService/Attach": Stream(replies.attach),
         }
-        async with backend.running():
+        outcomes = OutcomeReporter(gateway_id, routes, observer, shadows, registry)
+        async with backend.running(), shadows.running():
             watcher = asyncio.create_task(watch.run(), name="catalogue watch")
             demand = report_demand(registry, gateway_id, pending, backend.unserved)
             reporter = asyncio.create_task(demand, name="demand report")
+            reporting = asyncio.create_task(outcomes.run(), name="outcomes")
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
                 yield Gateway(methods, http_application(protocol, openai_router(text, routes)), watch, backend)
@@ -121,4 +127,5 @@ async def _gateway(
                 replies.drain()
                 watcher.cancel()
                 reporter.cancel()
+                reporting.cancel()
     await broker.close()

@@ -7,6 +7,9 @@ Handlers see bytes in and bytes out: the hot path passes the client's message on
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+# The name of a request's parameter, and of its metadata: requests with the same key get the same version.
+KEY = "headrace-key"
+
 Metadata = Mapping[str, str | bytes]
 
 
@@ -27,6 +30,12 @@ class Call:
     deadline: float | None = None
     peer: str = ""
     trailing: dict[str, str | bytes] = field(default_factory=dict)
+
+
+def request_key(call: Call) -> str:
+    """What a rollout's choice for this call sticks to: its metadata `headrace-key`; empty: nothing."""
+    key = call.metadata.get(KEY, "")
+    return key if isinstance(key, str) else key.hex()
 
 
 UnaryHandler = Callable[[Call, bytes], Awaitable[bytes]]

@@ -14,6 +14,8 @@ from services.gateway.routes import Route
 from services.gateway.stats import ModelStats
 
 CANCELLED = 1
+# Codes that speak against a version: UNKNOWN, DEADLINE_EXCEEDED, FAILED_PRECONDITION, INTERNAL, UNAVAILABLE.
+SERVERS_FAULT = frozenset({2, 4, 9, 13, 14})
 
 
 class RouteRecord:
@@ -59,7 +61,7 @@ class Observed:
         code = CANCELLED if left or not isinstance(error, Exception) else status_of(error).grpc
         self._record.series.finished(code, seconds)
         if not left:
-            self._record.stats.failed(seconds)
+            self._record.stats.failed(time.monotonic(), seconds, blamed=code in SERVERS_FAULT)
         if isinstance(error, QueueFull):
             self._record.series.queue_full.add()
         elif isinstance(error, PoisonedRequest):
@@ -78,7 +80,7 @@ class Observer:
     def __init__(self, telemetry: Telemetry, *, queued: bool = True) -> None:
         self._telemetry = telemetry
         self._queued = queued
-        self._instruments = GatewayInstruments(telemetry.ledger)
+        self.instruments = self._instruments = GatewayInstruments(telemetry.ledger)
         self.generations = GenerationInstruments(telemetry.ledger)
         self._records: dict[str, RouteRecord] = {}
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from headrace.v1.model_pb2 import Model, ModelVersion
+from headrace.v1.rollout_pb2 import Rollout
 from services.common.errors import NotFound
 from services.common.queues import (
     DEFAULT_MAX_ATTEMPTS,
@@ -13,6 +14,7 @@ from services.common.queues import (
     queue_name,
 )
 from services.gateway.protocol.signature import Signature
+from services.gateway.split import GOVERNED, Split, place_of, place_of_nth
 
 # More than any version has; Python refuses to read thousands of them.
 MAX_DIGITS = 19
@@ -63,6 +65,20 @@ class _Entry:
     versions: dict[int, Route] = field(default_factory=dict)
     aliases: dict[str, int] = field(default_factory=dict)
     latest: Route | None = None
+    rollout: Rollout | None = None
+    split: Split | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Where one request goes.
+
+    Attributes:
+        shadow: where a copy of it goes, whose answer nobody gets.
+    """
+
+    route: Route
+    shadow: Route | None = None
 
 
 class Routes:
@@ -75,6 +91,7 @@ class Routes:
     def __init__(self, on_gone: Callable[[Route], None] = lambda route: None) -> None:
         self._entries: dict[str, _Entry] = {}
         self.any_text = False
+        self._unkeyed = 0
         self._on_gone = on_gone
 
     def update(self, model: Model) -> None:
@@ -85,7 +102,8 @@ class Routes:
         }
         latest = versions[max(versions)] if versions else None
         self.any_text = self.any_text or any(route.text for route in versions.values())
-        self._entries[model.name] = _Entry(versions, dict(model.aliases), latest)
+        rollout = model.rollout if model.HasField("rollout") else None
+        self._entries[model.name] = _Entry(versions, dict(model.aliases), latest, rollout, _split(rollout))
         for number in old.versions.keys() - versions.keys():
             self._on_gone(old.versions[number])
 
@@ -107,16 +125,43 @@ class Routes:
         for name in self.names():
             yield from self.versions(name)
 
+    def rollouts(self) -> Iterator[tuple[str, Rollout]]:
+        """Models with a rollout."""
+        for name, entry in self._entries.items():
+            if entry.rollout is not None:
+                yield name, entry.rollout
+
+    def pick(self, name: str, version: str, key: Callable[[], str]) -> Pick:
+        """Where a request for `version` goes; as `resolve` says, but that a rollout may give it to its candidate.
+
+        Args:
+            key: gives what the choice sticks to; requests without a key ("") are dealt out evenly.
+        """
+        entry = self._entry(name)
+        split = entry.split
+        if split is None or version not in GOVERNED:
+            return Pick(self.resolve(name, version))
+        if said := key():
+            at = place_of(name, said)
+        else:
+            self._unkeyed += 1
+            at = place_of_nth(self._unkeyed)
+        chosen, copied = split.choose(at)
+        stable = entry.versions[split.stable]
+        return Pick(entry.versions.get(chosen, stable), entry.versions.get(copied))
+
     def resolve(self, name: str, version: str) -> Route:
-        """The route of `version`: a number, an alias, or "" for the latest.
+        """The route of `version`: a number, an alias, "latest", or "" for a rollout's stable version, else the latest.
 
         Raises:
             NotFound: no such model or version; the message names what there is.
         """
         entry = self._entry(name)
+        if entry.latest is None:
+            raise NotFound(f"model '{name}' has no versions; publish one with: headrace push {name} PATH")
         if not version:
-            if entry.latest is None:
-                raise NotFound(f"model '{name}' has no versions; publish one with: headrace push {name} PATH")
+            return entry.latest if entry.split is None else entry.versions[entry.split.stable]
+        if version == "latest" and version not in entry.aliases:
             return entry.latest
         is_number = version.isascii() and version.isdigit() and len(version) <= MAX_DIGITS
         number = int(version) if is_number else entry.aliases.get(version)
@@ -133,3 +178,9 @@ class Routes:
                 raise NotFound("the request names no model; set model_name")
             raise NotFound(f"no model '{name[:128]}'; `headrace models` lists what there is")
         return entry
+
+
+def _split(rollout: Rollout | None) -> Split | None:
+    if rollout is None:
+        return None
+    return Split(rollout.stable, rollout.candidate, rollout.weight / 100, rollout.shadow)

@@ -10,6 +10,7 @@ from headrace.inference.grpc_service_pb2 import (
     StatisticDuration,
 )
 from headrace.v1.reply_pb2 import Receipt
+from services.common.outcomes import Outcomes, bucket_of
 
 WINDOW_SECONDS = 60.0
 WINDOW_REQUESTS = 20_000
@@ -52,6 +53,7 @@ class ModelStats:
     last_unix_ms: int = 0
     _executions: Counter[int] = field(default_factory=Counter)  # batch rows → executions × 10^6
     _compute_by_rows: Counter[int] = field(default_factory=Counter)  # batch rows → compute ns
+    _failures: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
     _recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WINDOW_REQUESTS))
 
     def answered(self, now: float, unix_ms: int, seconds: float, rows: int, receipt: Receipt) -> None:
@@ -66,9 +68,17 @@ class ModelStats:
         self._compute_by_rows[receipt.batch_rows] += receipt.compute_us * 1000 // share
         self._recent.append((now, seconds))
 
-    def failed(self, seconds: float) -> None:
-        """One accepted request failed after `seconds`."""
+    def failed(self, now: float, seconds: float, *, blamed: bool) -> None:
+        """One accepted request failed after `seconds`; `blamed`: through no fault of its caller."""
         self.failure.add(int(seconds * 1e9))
+        if blamed:
+            self._failures.append(now)
+
+    def outcomes(self, now: float, since: float) -> Outcomes:
+        """Of the last minute, but none before `since`."""
+        begin = max(since, now - WINDOW_SECONDS)
+        answered = Counter(bucket_of(seconds) for at, seconds in self._recent if at >= begin)
+        return Outcomes(sum(at >= begin for at in self._failures), answered)
 
     def batch_sizes(self) -> dict[int, int]:
         """Rows per batch → batches."""

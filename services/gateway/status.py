@@ -10,13 +10,15 @@ from grpc import aio
 
 from headrace.v1.fleet_pb2 import ListWorkersRequest, Worker
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
-from headrace.v1.gateway_pb2 import GetStatusRequest, GetStatusResponse, ModelStatus
+from headrace.v1.gateway_pb2 import GetStatusRequest, GetStatusResponse, ModelStatus, RolloutStatus
+from headrace.v1.rollout_pb2 import Rollout
 from services.common.errors import Unavailable
 from services.gateway.calls import Call, MethodTable
 from services.gateway.dispatch.queue_backend import QueueBackend
 from services.gateway.observation import Observer
 from services.gateway.protocol.service import typed
 from services.gateway.routes import Route, Routes
+from services.gateway.shadows import Shadows
 
 SERVICE = "headrace.v1.GatewayService"
 
@@ -32,6 +34,7 @@ class StatusService:
         routes: Routes,
         backend: QueueBackend,
         observer: Observer,
+        shadows: Shadows,
         registry: aio.Channel,
         registry_connected: Callable[[], bool],
     ) -> None:
@@ -40,6 +43,7 @@ class StatusService:
         self._routes = routes
         self._backend = backend
         self._observer = observer
+        self._shadows = shadows
         self._fleet = FleetServiceStub(registry)
         self._registry_connected = registry_connected
 
@@ -58,7 +62,13 @@ class StatusService:
             broker_connected=self._backend.ready(),
             models=models,
             workers=await self._workers(),
+            rollouts=[self._rollout(name, rollout) for name, rollout in self._routes.rollouts()],
         )
+
+    def _rollout(self, name: str, rollout: Rollout) -> RolloutStatus:
+        trial = next((route for route in self._routes.versions(name) if route.version == rollout.candidate), None)
+        shadow = self._shadows.status(trial) if trial is not None else None
+        return RolloutStatus(name=name, rollout=rollout, shadow=shadow)
 
     async def _workers(self) -> list[Worker]:
         try:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from headrace.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from headrace.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
+from headrace.v1.rollout_pb2_grpc import add_RolloutServiceServicer_to_server
 from services.common.errors import HeadraceError
 from services.common.lifecycle import run
 from services.common.objects.connect import honours_conditions, open_store
@@ -19,6 +20,8 @@ from services.common.settings import ServiceSettings
 from services.common.telemetry.setup import start
 from services.registry.catalog import Catalog
 from services.registry.fleet import FleetServer
+from services.registry.rollout_chain import RolloutChain
+from services.registry.rollout_service import RolloutServer
 from services.registry.service import RegistryServer
 from services.registry.watching import Watchers
 
@@ -41,7 +44,8 @@ async def main(stop: asyncio.Event) -> None:
 
 async def _serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
     try:
-        catalog = Catalog(await _open(settings.store))
+        store = await _open(settings.store)
+        catalog = Catalog(store)
         watchers = Watchers(catalog)
         await watchers.look()
     except HeadraceError as error:
@@ -50,8 +54,9 @@ async def _serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
     def register(server: aio.Server) -> None:
         add_RegistryServiceServicer_to_server(RegistryServer(catalog, watchers), server)
         add_FleetServiceServicer_to_server(FleetServer(), server)
+        add_RolloutServiceServicer_to_server(RolloutServer(RolloutChain(catalog, store), watchers), server)
 
-    names = ["headrace.v1.RegistryService", "headrace.v1.FleetService"]
+    names = ["headrace.v1.RegistryService", "headrace.v1.FleetService", "headrace.v1.RolloutService"]
     async with asyncio.TaskGroup() as tasks, serving(settings.listen, names, register, grace=0.2) as port:
         poller = tasks.create_task(watchers.poll(), name="store poll")
         print(f"ready registry {settings.listen.rpartition(':')[0]}:{port}", flush=True)

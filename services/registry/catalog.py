@@ -4,6 +4,8 @@ blobs/sha256/<digest>               the bytes, once each
 models/<name>/versions/<00000001>   the manifest (JSON of ModelVersion), written last; emptied when deleted, so that
                                     its number is never used again
 models/<name>/aliases/<alias>       the version number
+models/<name>/rollouts/<00000001>   JSON of Rollout: a chain of revisions, of which the last counts. Each is written
+                                    if absent: of two registries that change the same one, one gets a Conflict
 """
 
 import asyncio
@@ -15,6 +17,7 @@ from collections.abc import AsyncIterator
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
 from headrace.v1.model_pb2 import Model, ModelFile, ModelSpec, ModelVersion
+from headrace.v1.rollout_pb2 import Rollout
 from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
 from services.common.objects.connect import one, whole
 from services.common.objects.port import ObjectInfo, ObjectStore
@@ -31,6 +34,10 @@ from services.registry.rules import (
 log = logging.getLogger(__name__)
 
 PUBLISH_TRIES = 50
+# What a rollout's versions are called.
+STABLE, CANDIDATE = "production", "canary"
+
+Understood = ModelVersion | Rollout | int | None
 
 
 class Catalog:
@@ -43,7 +50,7 @@ class Catalog:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._writing = asyncio.Lock()
-        self._read: dict[str, tuple[str, ModelVersion | int | None]] = {}  # key → (etag, what it says)
+        self._read: dict[str, tuple[str, Understood]] = {}  # key → (etag, what it says)
 
     async def missing(self, digests: list[str]) -> list[str]:
         """Which blobs the store lacks, each once."""
@@ -108,10 +115,15 @@ class Catalog:
         return model
 
     async def set_alias(self, name: str, alias: str, number: int) -> None:
-        """Points an alias at an existing version. Raises NotFound."""
+        """Points an alias at an existing version. Raises NotFound, FailedPrecondition where a rollout moves it."""
         check_alias(alias)
         async with self._writing:
-            self._version(await self.model(name), number)
+            model = await self.model(name)
+            version_of(model, number)
+            if model.HasField("rollout") and alias in {STABLE, CANDIDATE}:
+                raise FailedPrecondition(
+                    f"'{alias}' of '{name}' is moved by its rollout; use headrace promote or headrace rollback"
+                )
             await self._store.put(f"models/{name}/aliases/{alias}", one(str(number).encode()))
 
     async def delete_alias(self, name: str, alias: str) -> None:
@@ -127,7 +139,7 @@ class Catalog:
         """Empties the manifest. Raises NotFound, FailedPrecondition where an alias points there."""
         async with self._writing:
             model = await self.model(name)
-            self._version(model, number)
+            version_of(model, number)
             if aliases := sorted(alias for alias, target in model.aliases.items() if target == number):
                 raise FailedPrecondition(
                     f"version {number} of '{name}' is aliased by {', '.join(aliases)}; move the alias first"
@@ -142,18 +154,13 @@ class Catalog:
                 await self._store.delete(f"models/{name}/aliases/{alias}")
             for version in model.versions:
                 await self._store.put(_manifest_key(name, version.version), one(b""))
+            for revision in [info.key async for info in self._store.list(f"models/{name}/rollouts/")]:
+                await self._store.delete(revision)
 
     async def locate(self, name: str, number: int, expires: float) -> list[tuple[ModelFile, str]]:
         """A version's files with URLs. Raises NotFound."""
-        version = self._version(await self.model(name), number)
+        version = version_of(await self.model(name), number)
         return [(file, await self._store.url(f"blobs/sha256/{file.sha256}", expires)) for file in version.files]
-
-    def _version(self, model: Model, number: int) -> ModelVersion:
-        for version in model.versions:
-            if version.version == number:
-                return version
-        known = ", ".join(str(version.version) for version in model.versions)
-        raise NotFound(f"model '{model.name}' has no version {number}; there are: {known}")
 
     async def _numbers(self, name: str) -> list[int]:
         keys = [parse_key(info.key) async for info in self._store.list(f"models/{name}/versions/")]
@@ -190,11 +197,13 @@ class Catalog:
             match await self._understood(info):
                 case ModelVersion() as version:
                     model.versions.append(version)
+                case Rollout() as rollout:  # listed in order: the last one stays
+                    model.rollout.CopyFrom(rollout)
                 case int(number):
                     model.aliases[key.alias] = number
         return {name: _consistent(model) for name, model in models.items() if model.versions}
 
-    async def _understood(self, info: ObjectInfo) -> ModelVersion | int | None:
+    async def _understood(self, info: ObjectInfo) -> Understood:
         """What a version or an alias says, read again only when its tag has changed; None where it is damaged."""
         etag, understood = self._read.get(info.key, ("", None))
         if etag != info.etag:
@@ -206,12 +215,23 @@ class Catalog:
         return understood
 
 
-def _parse(key: str, content: bytes) -> ModelVersion | int | None:
+def version_of(model: Model, number: int) -> ModelVersion:
+    """One of the model's versions. Raises NotFound."""
+    for version in model.versions:
+        if version.version == number:
+            return version
+    known = ", ".join(str(version.version) for version in model.versions)
+    raise NotFound(f"model '{model.name}' has no version {number}; there are: {known}")
+
+
+def _parse(key: str, content: bytes) -> Understood:
     found = parse_key(key)
     try:
         if found is None or not content:
             return None
-        return int(content) if found.alias else Parse(content, ModelVersion(), ignore_unknown_fields=True)
+        if found.alias:
+            return int(content)
+        return Parse(content, Rollout() if found.revision else ModelVersion(), ignore_unknown_fields=True)
     except (ParseError, ValueError) as error:
         log.warning("the object %s is damaged and is passed over: %s", key, error)
         return None
@@ -223,6 +243,14 @@ def _consistent(model: Model) -> Model:
     numbers = {version.version for version in model.versions}
     for alias in [alias for alias, number in model.aliases.items() if number not in numbers]:
         del model.aliases[alias]
+    if model.HasField("rollout"):
+        if model.rollout.stable not in numbers:
+            model.ClearField("rollout")
+            return model
+        model.aliases.pop(CANDIDATE, None)
+        model.aliases[STABLE] = model.rollout.stable
+        if model.rollout.candidate in numbers:
+            model.aliases[CANDIDATE] = model.rollout.candidate
     return model
 
 

@@ -20,20 +20,23 @@ RUNTIMES = ("onnx", "torch", "llm", "vllm", "openai")
 
 @dataclass(frozen=True, slots=True)
 class ModelKey:
-    """What an object below models/ is: a version (number > 0, no alias) or an alias (number 0)."""
+    """What an object below models/ is: a version (number > 0), an alias, or a revision of the rollout."""
 
     model: str
     number: int = 0
     alias: str = ""
+    revision: int = 0
 
 
 def parse_key(key: str) -> ModelKey | None:
-    """models/<name>/versions/<8 digits> or models/<name>/aliases/<alias>; None for anything else."""
+    """models/<name>/ with versions/<8 digits>, aliases/<alias> or rollouts/<8 digits>; None for anything else."""
     match key.split("/"):
         case ["models", name, "versions", number] if _NAME.fullmatch(name) and _VERSION_KEY.fullmatch(number):
             return ModelKey(name, number=int(number)) if int(number) else None
         case ["models", name, "aliases", alias] if _NAME.fullmatch(name) and _ALIAS.fullmatch(alias):
             return ModelKey(name, alias=alias)
+        case ["models", name, "rollouts", number] if _NAME.fullmatch(name) and _VERSION_KEY.fullmatch(number):
+            return ModelKey(name, revision=int(number)) if int(number) else None
     return None
 
 

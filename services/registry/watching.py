@@ -24,6 +24,10 @@ class Watchers:
         self._reachable = True
         self._looking = asyncio.Lock()
 
+    def known(self, name: str) -> Model | None:
+        """A model as it was at the last look."""
+        return self._known.get(name)
+
     async def look(self) -> None:
         """Compares the store with what was known and sends what differs."""
         async with self._looking:

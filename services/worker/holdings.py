@@ -17,7 +17,7 @@ class Holdings:
     """Implements CatalogListener.
 
     The latest version and those with an alias are loaded at once, if there is room for all such versions of all models;
-    others when the first request comes.
+    others when the first request comes. A version on trial is loaded even if others must leave for it: a rollout waits.
 
     Args:
         only: model names to serve; empty: all.
@@ -48,11 +48,13 @@ class Holdings:
         wanted = {(model.name, version.version): version for version in model.versions}
         for key in [key for key in self._lanes if key[0] == model.name and key not in wanted]:
             self._end(key)
+        trial = model.rollout.candidate
         for key, version in wanted.items():
             if key in self._lanes:
-                self._lanes[key].want(version.version in current)
+                self._lanes[key].want(version.version in current, now=version.version == trial)
             else:
                 lane = self._lanes[key] = self._make_lane(version, version.version in current)
+                lane.want(version.version in current, now=version.version == trial)
                 self._tasks[key] = self._group.create_task(lane.run(), name=f"lane {version.name} {version.version}")
 
     def remove(self, name: str) -> None:

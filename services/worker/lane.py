@@ -64,7 +64,7 @@ class Lane:
         key = (version.name, version.version)
         self.occupancy = Occupancy(key, loader, residents, self._subscription, busy=lambda: self.running > 0)
         self.occupancy.want(eager)
-        self._eager = eager
+        self._eager, self._urgent = eager, False
         self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, batching.max_queue_delay_us / 1e6)
         self._shape = batch_shape(version.spec)
         self._suspects: deque[Held] = deque()
@@ -108,10 +108,15 @@ class Lane:
             for task in self._fetching:
                 task.cancel()
 
-    def want(self, wanted: bool) -> None:
-        """Something names this version (it is the latest, or has an alias): load it before it is asked for."""
-        if wanted and not self.occupancy.wanted:
+    def want(self, wanted: bool, *, now: bool = False) -> None:
+        """Something names this version (it is the latest, has an alias, is on trial): load it before it is asked for.
+
+        Args:
+            now: even if others must leave for it.
+        """
+        if (wanted and not self.occupancy.wanted) or (now and not self.loader.loaded):
             self._eager = True
+            self._urgent = now
             self._work.set()
         self.occupancy.want(wanted)
 
@@ -152,8 +157,9 @@ class Lane:
     async def _enter(self) -> bool:
         """Brings the model into memory. False: what is in line must wait; else it can be run, or told why it cannot."""
         eager, self._eager = self._eager, False
-        loop, entered = asyncio.get_running_loop(), await self.occupancy.enter(urgent=self.running > 0)
+        loop, entered = asyncio.get_running_loop(), await self.occupancy.enter(urgent=self._urgent or self.running > 0)
         if entered is Entered.LOADED:
+            self._urgent = False
             return True
         if entered is Entered.FAILED and eager:
             self._eager = True

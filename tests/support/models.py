@@ -31,6 +31,45 @@ def add_one(path: Path, width: int = 16) -> Path:
     )
 
 
+def add(path: Path, amount: float) -> Path:
+    """x FP32 [N, 16] → y = x + amount: versions that are told apart by what they answer."""
+    return _save(
+        path,
+        helper.make_graph(
+            [helper.make_node("Add", ["x", "amount"], ["y"])],
+            "add",
+            [helper.make_tensor_value_info("x", FLOAT, ["N", 16])],
+            [helper.make_tensor_value_info("y", FLOAT, ["N", 16])],
+            [helper.make_tensor("amount", FLOAT, [1], [amount])],
+        ),
+    )
+
+
+def always_fails(path: Path) -> Path:
+    """x FP32 [N, 16] → y FP32 [N, 16]: loads, and fails on every request: its table has one row."""
+    return _save(
+        path,
+        helper.make_graph(
+            [
+                helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=0),
+                helper.make_node("Mul", ["mean", "zero"], ["zeros"]),
+                helper.make_node("Add", ["zeros", "thousand"], ["thousands"]),
+                helper.make_node("Cast", ["thousands"], ["index"], to=INT64),
+                helper.make_node("Gather", ["table", "index"], ["row"]),
+                helper.make_node("Add", ["x", "row"], ["y"]),
+            ],
+            "always_fails",
+            [helper.make_tensor_value_info("x", FLOAT, ["N", 16])],
+            [helper.make_tensor_value_info("y", FLOAT, ["N", 16])],
+            [
+                helper.make_tensor("zero", FLOAT, [1], [0.0]),
+                helper.make_tensor("thousand", FLOAT, [1], [1000.0]),
+                helper.make_tensor("table", FLOAT, [1, 16], [0.0] * 16),
+            ],
+        ),
+    )
+
+
 def double(path: Path) -> Path:
     """x INT64 [N, 1] → y = x + x."""
     return _save(

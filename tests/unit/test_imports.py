@@ -89,7 +89,12 @@ PURE: dict[str, set[str]] = {
         "services.gateway.routes",
         "headrace.v1.text_generation_pb2",
     },
+    "services.gateway.split": set(),
+    "services.common.outcomes": set(),
+    "services.registry.rollouts": {"services.common.outcomes", "headrace.v1.rollout_pb2"},
     "services.gateway.routes": {
+        "services.gateway.split",
+        "headrace.v1.rollout_pb2",
         "services.common.queues",
         "services.gateway.protocol.signature",
         "headrace.v1.model_pb2",

@@ -80,7 +80,9 @@ class GatewayInstruments:
         self.queue_full = family("headrace.queue.full", "{request}", "Requests refused because the queue was full")
         self.republished = family("headrace.requests.republished", "{request}", "Requests published again")
         self._claims = family("headrace.claims", "{claim}", "Workers' claims on redelivered requests, by verdict")
+        self._shadows = family("headrace.shadows", "{request}", "Copies for versions on trial, by what they showed")
         self._models: dict[tuple[str, int], GatewayModel] = {}
+        self._outcomes: dict[tuple[str, int, str], Counter] = {}
         self._verdicts: dict[str, Counter] = {}
 
     def of(self, model: str, version: int) -> GatewayModel:
@@ -96,8 +98,17 @@ class GatewayInstruments:
             counter = self._verdicts[verdict] = _counter(self._claims, {"headrace.claim.verdict": verdict})
         counter.add()
 
+    def shadow(self, model: str, version: int, outcome: str) -> None:
+        """A copy "matched", "differed", "failed" or was "dropped"."""
+        if (counter := self._outcomes.get((model, version, outcome))) is None:
+            labels = {**_of(model, version), "headrace.shadow.outcome": outcome}
+            counter = self._outcomes[model, version, outcome] = _counter(self._shadows, labels)
+        counter.add()
+
     def forget(self, model: str, version: int) -> None:
         """The version is gone: its series are no longer exported."""
+        self._shadows.forget(_of(model, version))
+        self._outcomes = {key: counter for key, counter in self._outcomes.items() if key[:2] != (model, version)}
         if self._models.pop((model, version), None) is not None:
             for family in (self.requests, self.durations, self.in_flight, self.queue_full, self.republished):
                 family.forget(_of(model, version))

@@ -9,10 +9,11 @@ from google.protobuf.message import DecodeError
 from headrace.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from services.common.errors import HeadraceError, InvalidArgument
 from services.gateway.backend import Answer, Backend, Work
-from services.gateway.calls import Call
+from services.gateway.calls import KEY, Call, request_key
 from services.gateway.observation import Observer
 from services.gateway.receipts import receipt_json
 from services.gateway.routes import Route, Routes
+from services.gateway.shadows import Shadows
 from services.gateway.text.triton import TritonText
 
 # Requests of one stream that may be under way at a time; further ones wait unread.
@@ -24,11 +25,14 @@ UnderWay = asyncio.Queue[asyncio.Task[bytes] | bytes | None]
 class Inference:
     """The two methods that run models."""
 
-    def __init__(self, routes: Routes, backend: Backend, observer: Observer, text: TritonText) -> None:
+    def __init__(
+        self, routes: Routes, backend: Backend, observer: Observer, text: TritonText, shadows: Shadows | None
+    ) -> None:
         self._routes = routes
         self._backend = backend
         self._observer = observer
         self._text = text
+        self._shadows = shadows
 
     async def model_infer(self, call: Call, body: bytes) -> bytes:
         """One request, one response; the receipt goes into the trailing metadata."""
@@ -51,7 +55,7 @@ class Inference:
             texts: list[asyncio.Task[None]] = []
             try:
                 async for body in requests:
-                    if (found := self._as_text(body)) is not None:
+                    if (found := self._as_text(call, body)) is not None:
                         texts.append(group.create_task(self._stream_text(call, *found, under_way)))
                     else:
                         await under_way.put(group.create_task(self._stream_item(call, body)))
@@ -86,13 +90,13 @@ class Inference:
             response.infer_response.parameters["triton_final_response"].bool_param = True
         return response.SerializeToString()
 
-    def _as_text(self, body: bytes) -> tuple[ModelInferRequest, Route] | None:
+    def _as_text(self, call: Call, body: bytes) -> tuple[ModelInferRequest, Route] | None:
         """The request and its route if it is one to a language model; what is wrong with others is found later."""
         if not self._routes.any_text:
             return None
         try:
             request = parse(body)
-            route = self._routes.resolve(request.model_name, request.model_version)
+            route = self._routes.pick(request.model_name, request.model_version, lambda: _key(call, request)).route
         except HeadraceError:
             return None
         return (request, route) if route.text else None
@@ -106,7 +110,8 @@ class Inference:
             await out.put(_error(request, error))
 
     async def _infer(self, call: Call, request: ModelInferRequest, body: bytes) -> Answer:
-        route = self._routes.resolve(request.model_name, request.model_version)
+        pick = self._routes.pick(request.model_name, request.model_version, lambda: _key(call, request))
+        route = pick.route
         if route.text:
             return await self._text.infer(call, request, route)
         observed = self._observer.begin(call, route)
@@ -118,6 +123,8 @@ class Inference:
             observed.failed(error)
             raise
         observed.answered(rows, answer.receipt)
+        if pick.shadow is not None and self._shadows is not None:
+            self._shadows.copy(pick.shadow, request, body, answer.body)
         return answer
 
 
@@ -128,6 +135,13 @@ def _error(request: ModelInferRequest | None, error: HeadraceError) -> bytes:
         response.infer_response.id = request.id
         response.infer_response.model_name = request.model_name
     return response.SerializeToString()
+
+
+def _key(call: Call, request: ModelInferRequest) -> str:
+    """What a rollout's choice sticks to: the request's own parameter, else the call's metadata."""
+    if KEY in request.parameters:
+        return request.parameters[KEY].string_param
+    return request_key(call)
 
 
 def parse(body: bytes) -> ModelInferRequest:

@@ -14,6 +14,7 @@ from services.gateway.observation import Observer
 from services.gateway.protocol.inference import Inference
 from services.gateway.protocol.metadata import model_config, model_metadata
 from services.gateway.routes import Route, Routes
+from services.gateway.shadows import Shadows
 from services.gateway.text.service import TextGeneration
 from services.gateway.text.triton import TritonText
 
@@ -39,13 +40,21 @@ def typed(kind: type[Request], answer: Callable[[Call, Request], Awaitable[Messa
 class ProtocolService:
     """Health, metadata, configuration, statistics and repository."""
 
-    def __init__(self, routes: Routes, backend: Backend, observer: Observer, *, ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        backend: Backend,
+        observer: Observer,
+        *,
+        ready: Callable[[], bool],
+        shadows: Shadows | None = None,
+    ) -> None:
         self._routes = routes
         self._backend = backend
         self._observer = observer
         self._ready = ready
         text = TritonText(TextGeneration(routes, backend, observer))
-        self._inference = Inference(routes, backend, observer, text)
+        self._inference = Inference(routes, backend, observer, text, shadows)
 
     def methods(self) -> MethodTable:
         """Full method path → handler."""

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from headrace.v1.text_generation_pb2 import GenerateRequest, GenerateResponse, GenerateStreamResponse
 from services.common.errors import InvalidArgument
 from services.gateway.backend import Backend, Events, TextEnd, Work
-from services.gateway.calls import Call, MethodTable, Stream, Unary
+from services.gateway.calls import Call, MethodTable, Stream, Unary, request_key
 from services.gateway.observation import Observer
 from services.gateway.receipts import receipt_json
 from services.gateway.routes import Route, Routes
@@ -54,7 +54,8 @@ class TextGeneration:
             NotFound: no such model.
             InvalidArgument: it does not fit the model.
         """
-        route = self._routes.resolve(request.model, request.version)
+        # Copies of generations would cost as much as the generations: language models have no shadows.
+        route = self._routes.pick(request.model, request.version, lambda: request_key(call)).route
         try:
             sequences = check(request, route)
         except BaseException as error:

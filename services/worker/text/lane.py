@@ -63,7 +63,7 @@ class TextLane:
         self.completed = 0
         self.meter = Meter()
         self.consuming = asyncio.Event()
-        self._eager = eager
+        self._eager, self._urgent = eager, False
         self._links = links
         self._patience = patience
         self._observer = observer
@@ -121,10 +121,15 @@ class TextLane:
             if self._open is not None:
                 await asyncio.shield(self._open.close())
 
-    def want(self, wanted: bool) -> None:
-        """Something names this version (it is the latest, or has an alias): load it before it is asked for."""
-        if wanted and not self.occupancy.wanted:
+    def want(self, wanted: bool, *, now: bool = False) -> None:
+        """Something names this version (it is the latest, has an alias, is on trial): load it before it is asked for.
+
+        Args:
+            now: even if others must leave for it.
+        """
+        if (wanted and not self.occupancy.wanted) or (now and not self.loader.loaded):
             self._eager = True
+            self._urgent = now
             self._work.set()
         self.occupancy.want(wanted)
 
@@ -164,9 +169,9 @@ class TextLane:
     async def _enter(self) -> None:
         """Brings the model into memory; one that is wanted at once and fails is tried again a while later."""
         eager, self._eager = self._eager, False
-        entered = await self.occupancy.enter(urgent=bool(self._streams))
+        entered = await self.occupancy.enter(urgent=self._urgent or bool(self._streams))
         if self.loader.model is not None:
-            self._open = self.loader.model
+            self._open, self._urgent = self.loader.model, False
             self._group.create_task(self._pump(self._open), name=f"tokens of {self.version.name}")
         elif entered is Entered.FAILED and eager:
             self._eager = True

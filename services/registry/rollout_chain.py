@@ -1,0 +1,79 @@
+"""Rollouts in the object store: a chain of revisions for each model, and the compare-and-set that makes it one."""
+
+import asyncio
+import time
+
+from google.protobuf.json_format import MessageToJson
+
+from headrace.v1.model_pb2 import Model
+from headrace.v1.rollout_pb2 import PromoteRequest, Rollout
+from services.common.errors import AlreadyExists, Conflict
+from services.common.objects.connect import one
+from services.common.objects.port import ObjectStore
+from services.registry.catalog import Catalog, version_of
+from services.registry.rollouts import promoted, rolled_back
+
+# The history that is kept of each rollout.
+REVISIONS_KEPT = 20
+
+
+class RolloutChain:
+    """Writes the next revision of a model's rollout; the catalogue reads the last."""
+
+    def __init__(self, catalog: Catalog, store: ObjectStore) -> None:
+        self._catalog = catalog
+        self._store = store
+        self._writing = asyncio.Lock()
+
+    async def promote(self, wanted: PromoteRequest) -> Rollout:
+        """Makes a version stable, or puts it on trial.
+
+        Raises:
+            NotFound: no such model or version.
+            Conflict: the rollout is not at the revision that was expected, or somebody else wrote first.
+            InvalidArgument, FailedPrecondition: see rollouts.promoted.
+        """
+        async with self._writing:
+            model = await self._catalog.model(wanted.name)
+            version_of(model, wanted.version)
+            numbers = [version.version for version in model.versions]
+            current = _current(model, wanted.expected_revision)
+            return await self._write(wanted.name, promoted(current, wanted, numbers, _now_ms()))
+
+    async def roll_back(self, name: str, reason: str, expected: int) -> Rollout:
+        """Goes back to what was before. Raises NotFound, Conflict, FailedPrecondition."""
+        async with self._writing:
+            model = await self._catalog.model(name)
+            made = rolled_back(_current(model, expected), reason, _now_ms())
+            version_of(model, made.stable)
+            return await self._write(name, made)
+
+    async def _write(self, name: str, rollout: Rollout) -> Rollout:
+        """Raises Conflict where the revision exists."""
+        keys = sorted([info.key async for info in self._store.list(f"models/{name}/rollouts/")])
+        key = f"models/{name}/rollouts/{rollout.revision:08d}"
+        # As with manifests: stores that ignore the condition are safe for one registry, because this looks first.
+        taken = key in keys
+        if not taken:
+            try:
+                await self._store.put(key, one(MessageToJson(rollout).encode()), if_absent=True)
+            except AlreadyExists:
+                taken = True
+        if taken:
+            raise Conflict(f"somebody else changed the rollout of '{name}' just now; look again and retry")
+        for old in keys[: 1 - REVISIONS_KEPT]:
+            await self._store.delete(old)
+        return rollout
+
+
+def _current(model: Model, expected: int) -> Rollout | None:
+    """The model's rollout, None where it has none. Raises Conflict unless it is at the expected revision (-1: any)."""
+    current = model.rollout if model.HasField("rollout") else None
+    revision = current.revision if current is not None else 0
+    if expected not in {-1, revision}:
+        raise Conflict(f"the rollout of '{model.name}' is at revision {revision}, not {expected}; look again and retry")
+    return current
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
