@@ -42,14 +42,11 @@ class OutputText:
 
     def flush(self) -> str:
         """What was held back, when the sequence ends without another token."""
-        return self._stops.push(self._detokeniser.flush(), counts=self._may_stop()) + self._stops.flush()
+        return self._stops.push(self._detokeniser.flush()) + self._stops.flush()
 
     def _feed(self, tokens: Run[int]) -> str:
         text = ""
         for token in tokens:
             self._fed += 1
-            text += self._stops.push(self._detokeniser.push(token), counts=self._may_stop())
+            text += self._stops.push(self._detokeniser.push(token), counts=self._fed >= self._params.min_tokens)
         return text
-
-    def _may_stop(self) -> bool:
-        return self._fed >= self._params.min_tokens

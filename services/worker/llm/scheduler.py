@@ -4,10 +4,10 @@ One rule (that of vLLM's v1 scheduler), and no phases of prefill and decode: a s
 ones, and each step lets the computed catch up with the known under one token budget, running sequences first, then
 waiting ones. A sequence whose chunk reaches its last known token has one more sampled.
 
-All choices follow one order (`Sequence.order`: priority, then arrival). The running line is walked from the front and
-yields from the back: when blocks run out, the last sequence loses its blocks and waits again, to be recomputed. The
-first one always gets what it needs, so there is always progress; the last one never throws away its own work for
-itself, it pauses.
+All choices follow one order (`Sequence.order`): priority, then arrival. Priority is strict: lower ones wait while
+higher ones keep coming. The running line is walked from the front and yields from the back: when blocks run out, the
+last sequence loses its blocks and waits again, to be recomputed. The first one always gets what it needs, so there is
+always progress; the last one never throws away its own work for itself, it pauses.
 
     submit ──▶ waiting ──step: admitted──▶ running ──commit: last token──▶ finished
                   ▲                          │
