@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from services.common.errors import HeadraceError
+from services.common.errors import HeadraceError, InvalidArgument, NotFound, Unavailable
 from services.common.lifecycle import run
 from services.gateway.hosts.launcher import run_host
 from services.single.app import SingleSettings, single
@@ -15,7 +15,15 @@ async def main(stop: asyncio.Event) -> None:
     try:
         await run_host("single", settings, single, "services.single.envoy_app:app", stop)
     except HeadraceError as error:
-        sys.exit(f"headrace serve: {error}")
+        print(f"headrace serve: {error}", file=sys.stderr)
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: HeadraceError) -> int:
+    """As the command line has them: 2 bad input, 3 nobody there, 1 anything else."""
+    if isinstance(error, InvalidArgument | NotFound):
+        return 2
+    return 3 if isinstance(error, Unavailable) else 1
 
 
 if __name__ == "__main__":

@@ -5,14 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
-from headrace.packages import PackageError, read_package
-from headrace.v1.model_pb2 import Model, ModelVersion
-from headrace.v1.registry_pb2 import GetModelRequest
-from headrace.v1.registry_pb2_grpc import RegistryServiceStub
-from services.common.errors import InvalidArgument, NotFound
-from services.common.rpc import channel, from_rpc_error
+from headrace.v1.model_pb2 import Model
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry, start
 from services.gateway.application import Application, AsgiApp
@@ -23,7 +16,7 @@ from services.gateway.protocol.service import ProtocolService
 from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
 from services.single.backend import LocalBackend
-from services.worker.cache import ArtifactCache
+from services.single.finding import find
 from services.worker.device import Device
 from services.worker.loading import warm_up
 from services.worker.observation import BatchObserver
@@ -67,7 +60,7 @@ async def single(settings: GatewaySettings, front: str, advertise: str) -> Async
 
 @asynccontextmanager
 async def _single(settings: SingleSettings, telemetry: Telemetry) -> AsyncIterator[Single]:
-    folder, version = await _find(settings)
+    folder, version = await find(settings.model, settings.registry, Path(settings.cache))
     device = Device(settings.threads)
     model = await device.run(lambda: load_model(folder, version.spec, settings.threads))
     await device.run(lambda: warm_up(model, version.spec))
@@ -83,37 +76,3 @@ async def _single(settings: SingleSettings, telemetry: Telemetry) -> AsyncIterat
         yield Single(methods, http_application(methods))
     finally:
         device.close()
-
-
-async def _find(settings: SingleSettings) -> tuple[Path, ModelVersion]:
-    """The model's files and description, from a path or from the registry."""
-    return _from_path(Path(settings.model)) or await _from_registry(settings)
-
-
-def _from_path(path: Path) -> tuple[Path, ModelVersion] | None:
-    """A package on this machine; None if there is nothing at the path."""
-    if not path.exists():
-        return None
-    try:
-        package = read_package(path)
-    except PackageError as error:
-        raise InvalidArgument(str(error)) from error
-    name = path.stem if path.is_file() else path.resolve().name
-    return path if path.is_dir() else path.parent, ModelVersion(name=name, version=1, spec=package.spec)
-
-
-async def _from_registry(settings: SingleSettings) -> tuple[Path, ModelVersion]:
-    """NAME, or NAME:VERSION with a number or an alias."""
-    name, _, wanted = settings.model.partition(":")
-    async with channel(settings.registry) as registry:
-        try:
-            response = await RegistryServiceStub(registry).GetModel(GetModelRequest(name=name), timeout=10)
-        except grpc.RpcError as error:
-            raise NotFound(
-                f"'{settings.model}' is no file or folder here, and the registry at {settings.registry} says:"
-                f" {from_rpc_error(error)}"
-            ) from error
-        routes = Routes()
-        routes.update(response.model)
-        version = routes.resolve(name, wanted).spec_version
-        return await ArtifactCache(Path(settings.cache), registry).folder(version), version

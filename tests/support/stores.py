@@ -73,7 +73,7 @@ def _serving(command: list[str], log: Path, port: int) -> Iterator[None]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **CREDENTIALS})
     try:
-        wait_until(lambda: _accepts(port) or process.poll() is not None, f"{command[0]} to serve")
+        wait_until(lambda: accepts(port) or process.poll() is not None, f"{command[0]} to serve")
         assert process.poll() is None, f"{command} did not start:\n{log.read_text()}"
         yield
     finally:
@@ -81,7 +81,8 @@ def _serving(command: list[str], log: Path, port: int) -> Iterator[None]:
         process.wait(10)
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Somebody listens there."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

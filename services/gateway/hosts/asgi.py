@@ -96,7 +96,8 @@ class GrpcAsgiApp:
                 self._http = gated(application.http, self._gate)
                 self._methods = with_standard_services(application, self._gate)
             except Exception as error:
-                log.exception("the application did not start")
+                if not isinstance(error, HeadraceError):
+                    log.exception("the application did not start")
                 await process.fail(error)
             async with asyncio.TaskGroup() as group:
                 tasks = [

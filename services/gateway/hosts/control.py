@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
+from services.common.errors import HeadraceError, error_of, status_of
 from services.gateway.hosts.serving import Gate
 
 SOCKET_VARIABLE = "HEADRACE_CONTROL_SOCKET"
@@ -36,7 +37,8 @@ class ControlledProcess:
 
     async def fail(self, error: Exception) -> NoReturn:
         """Tells why the application did not start and ends the process: Envoy would serve on without it."""
-        await self._say("failed", f"{type(error).__name__}: {error}")
+        text = str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"
+        await self._say("failed", status_of(error).grpc, text)
         os.kill(os.getpid(), signal.SIGKILL)
         raise error
 
@@ -50,7 +52,7 @@ class ControlledProcess:
         # The launcher is gone, killed perhaps: nobody will stop this process any more.
         os.kill(os.getpid(), signal.SIGKILL)
 
-    async def _say(self, *words: str) -> None:
+    async def _say(self, *words: str | int) -> None:
         self._writer.write(json.dumps(words).encode() + b"\n")
         await self._writer.drain()
 
@@ -59,14 +61,14 @@ class Control:
     """The launcher's side.
 
     Attributes:
-        failure: why the application did not start; empty if it said nothing.
+        failure: why the application did not start; None if it said nothing.
     """
 
     def __init__(self) -> None:
         self.ready = asyncio.Event()
         self.drained = asyncio.Event()
         self.ended = asyncio.Event()
-        self.failure = ""
+        self.failure: HeadraceError | None = None
         self._writer: asyncio.StreamWriter | None = None
 
     async def listen(self, path: str) -> asyncio.Server:
@@ -92,6 +94,6 @@ class Control:
                     self.ready.set()
                 case ["drained"]:
                     self.drained.set()
-                case ["failed", why]:
-                    self.failure = why
+                case ["failed", code, why]:
+                    self.failure = error_of(code, why)
         self.ended.set()

@@ -68,7 +68,8 @@ async def run_host(name: str, settings: GatewaySettings, factory: Factory, envoy
         envoy_app: "module:attribute" of the ASGI application that Envoy loads; it builds itself from the environment.
 
     Raises:
-        FailedPrecondition: an address cannot be had, the application did not start, or Envoy died; it says why.
+        FailedPrecondition: an address cannot be had, or Envoy died.
+        HeadraceError: the application did not start; its own error, from within Envoy too.
     """
     if choose_front(settings.front) == "envoy":
         await _run_envoy(name, settings, envoy_app, stop)
@@ -129,8 +130,9 @@ async def _watch(
         return
     if died.done():
         await asyncio.wait({asyncio.create_task(_set(control.ended))}, timeout=1.0)
-        why = control.failure or f"status {died.result()}; its log is above"
-        raise FailedPrecondition(f"did not start on {settings.listen}: {why}")
+        if control.failure is not None:
+            raise control.failure
+        raise FailedPrecondition(f"did not start on {settings.listen}: status {died.result()}; its log is above")
     if not control.ready.is_set():
         raise FailedPrecondition(f"did not start on {settings.listen} within {START_SECONDS:.0f} s; its log is above")
     _say_ready(name, settings.listen, settings.listen)

@@ -1,0 +1,66 @@
+"""Which model a single replica serves: a package on this machine, or a version in the registry."""
+
+from pathlib import Path
+
+import grpc
+
+from headrace.packages import PackageError, read_package
+from headrace.v1.model_pb2 import ModelVersion
+from headrace.v1.registry_pb2 import GetModelRequest
+from headrace.v1.registry_pb2_grpc import RegistryServiceStub
+from services.common.errors import InvalidArgument, NotFound, Unavailable
+from services.common.rpc import channel, from_rpc_error
+from services.gateway.routes import Routes
+from services.worker.cache import ArtifactCache
+
+_ENDINGS = {".onnx", ".pt2"}
+
+
+async def find(model: str, registry: str, cache: Path) -> tuple[Path, ModelVersion]:
+    """The model's files and description.
+
+    Args:
+        model: a package's path, or NAME or NAME:VERSION (a number or an alias).
+        registry: its host:port; asked only where there is nothing at the path.
+
+    Raises:
+        InvalidArgument: what is at the path is no package.
+        NotFound: neither here nor in the registry.
+        Unavailable: not here, and the registry cannot be reached.
+    """
+    if not model:
+        raise InvalidArgument("no model is named; give a package's path, or NAME or NAME:VERSION in the registry")
+    return _from_path(Path(model)) or await _from_registry(model, registry, cache)
+
+
+def _from_path(path: Path) -> tuple[Path, ModelVersion] | None:
+    """A package on this machine; None if there is nothing, and what is said may be a name."""
+    if not path.exists():
+        if path.suffix in _ENDINGS or "/" in str(path):
+            raise NotFound(f"there is no file or folder '{path}'")
+        return None
+    try:
+        package = read_package(path)
+    except PackageError as error:
+        raise InvalidArgument(str(error)) from error
+    name = path.stem if path.is_file() else path.resolve().name
+    return path if path.is_dir() else path.parent, ModelVersion(name=name, version=1, spec=package.spec)
+
+
+async def _from_registry(model: str, address: str, cache: Path) -> tuple[Path, ModelVersion]:
+    name, _, wanted = model.partition(":")
+    async with channel(address) as registry:
+        try:
+            response = await RegistryServiceStub(registry).GetModel(GetModelRequest(name=name), timeout=10)
+        except grpc.RpcError as error:
+            reason = from_rpc_error(error)
+            if isinstance(reason, Unavailable):
+                raise Unavailable(
+                    f"'{model}' is no file or folder here, and there is no registry at {address}: start it with"
+                    " `headrace up`, or say where it is with --registry"
+                ) from error
+            raise NotFound(f"'{model}' is no file or folder here, and the registry says: {reason}") from error
+        routes = Routes()
+        routes.update(response.model)
+        version = routes.resolve(name, wanted).spec_version
+        return await ArtifactCache(cache, registry).folder(version), version
