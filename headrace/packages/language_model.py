@@ -22,7 +22,7 @@ def is_language_model(folder: Path) -> bool:
     return (folder / CONFIG).is_file()
 
 
-def read_language_model(folder: Path, files: list[Path]) -> tuple[ModelSpec, list[Path]]:
+def read_language_model(folder: Path, files: list[Path], runtime: str) -> tuple[ModelSpec, list[Path]]:
     """The spec that the files imply, and the files that are wanted.
 
     Raises:
@@ -37,12 +37,12 @@ def read_language_model(folder: Path, files: list[Path]) -> tuple[ModelSpec, lis
     text = config.get("text_config", config)
     weights = checked_weights(folder)
     needed = [file for file in files if file.parent == folder and file.suffix.lower() in _NEEDED] + weights
-    _check_tokenizer(folder)
+    _check_tokenizer(folder, runtime)
     length = next((text[name] for name in _LENGTHS if isinstance(text.get(name), int)), 0)
     vocabulary = text.get("vocab_size")
     if not isinstance(vocabulary, int) or vocabulary < 1:
         raise PackageError(f"{folder / CONFIG}, vocab_size: expected a number over 0, got {vocabulary!r}")
-    return text_spec(TextSpec(max_model_len=length, vocab_size=vocabulary, chat=_has_template(folder))), needed
+    return text_spec(TextSpec(max_model_len=length, vocab_size=vocabulary, chat=_has_template(folder)), runtime), needed
 
 
 def remote_spec(said: ManifestFile) -> ModelSpec:
@@ -51,13 +51,13 @@ def remote_spec(said: ManifestFile) -> ModelSpec:
     if server is None:
         raise said.refuse("missing; expected base_url and model of the server that runs the model", "openai")
     remote = RemoteServer(base_url=server.base_url, model=server.model, api_key_env=server.api_key_env)
-    spec = text_spec(TextSpec(chat=True, remote=remote))
-    spec.runtime, spec.entry = "openai", said.path.name
+    spec = text_spec(TextSpec(chat=True, remote=remote), "openai")
+    spec.entry = said.path.name
     said.apply(spec)
     return spec
 
 
-def text_spec(text: TextSpec) -> ModelSpec:
+def text_spec(text: TextSpec, runtime: str) -> ModelSpec:
     """A language model as Triton's clients see it: the inputs and outputs of its LLM backends."""
     optional = {
         "stream": "BOOL",
@@ -71,6 +71,7 @@ def text_spec(text: TextSpec) -> ModelSpec:
         "stop": "BYTES",
     }
     return ModelSpec(
+        runtime=runtime,
         entry=CONFIG,
         inputs=[
             TensorSpec(name="text_input", datatype="BYTES", shape=[1]),
@@ -81,7 +82,9 @@ def text_spec(text: TextSpec) -> ModelSpec:
     )
 
 
-def _check_tokenizer(folder: Path) -> None:
+def _check_tokenizer(folder: Path, runtime: str) -> None:
+    if runtime == "llm" and not (folder / "tokenizer.json").is_file():
+        raise PackageError(f"{folder}: has no tokenizer.json; save a fast tokenizer with tokenizer.save_pretrained")
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZERS):
         choices = " or ".join(" with ".join(names) for names in _TOKENIZERS)
         raise PackageError(f"{folder}: has no tokenizer; expected {choices}")

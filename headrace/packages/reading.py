@@ -69,8 +69,7 @@ def _read_folder(folder: Path) -> Package:
         return Package(remote_spec(said), {MANIFEST: folder / MANIFEST})
     if said.manifest.runtime in {"llm", "vllm"} or (said.manifest.runtime is None and is_language_model(folder)):
         _refuse_pickles(files, "save the weights as safetensors")
-        spec, needed = read_language_model(folder, files)
-        spec.runtime = said.manifest.runtime or "llm"
+        spec, needed = read_language_model(folder, files, said.manifest.runtime or "llm")
         said.apply(spec)
         return Package(spec, {file.relative_to(folder).as_posix(): file for file in needed})
     entry = _entry(folder, files, said)

@@ -126,6 +126,9 @@ def test_pickles_missing_tokenizers_and_damaged_weights_are_refused(tmp_path: Pa
         read_package(path)
     weights.write_bytes(whole)
     (path / "tokenizer.json").unlink()
+    with pytest.raises(PackageError, match=r"has no tokenizer.json; save a fast tokenizer"):
+        read_package(path)
+    (path / "model.yaml").write_text("runtime: vllm")
     with pytest.raises(PackageError, match=r"has no tokenizer; expected tokenizer.json or vocab.json with merges.txt"):
         read_package(path)
     weights.unlink()

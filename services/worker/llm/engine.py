@@ -35,22 +35,22 @@ async def open_engine(folder: Path, options: EngineOptions) -> "Engine":
     thread = ThreadPoolExecutor(1, thread_name_prefix="llm-engine")
     try:
         loop = asyncio.get_running_loop()
-        stepper = await loop.run_in_executor(thread, _load, folder, options)
-        return Engine(stepper, thread, loop)
+        stepper, device = await loop.run_in_executor(thread, _load, folder, options)
+        return Engine(stepper, thread, loop, device)
     except BaseException:
         thread.shutdown(wait=False)
         raise
 
 
-def _load(folder: Path, options: EngineOptions) -> Stepper:
-    """On the engine's thread, whose torch settings these are."""
+def _load(folder: Path, options: EngineOptions) -> tuple[Stepper, str]:
+    """On the engine's thread, whose torch settings these are; also where the model is."""
     if options.threads:
         torch.set_num_threads(options.threads)
     hook.register()
     tokenizer = loading.load_tokenizer(folder)
     model = loading.load(folder, options, attention=hook.NAME)
     grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
-    return Stepper(Runner(model, options, grammars), tokenizer)
+    return Stepper(Runner(model, options, grammars), tokenizer), str(model.device)
 
 
 class Engine:
@@ -58,12 +58,18 @@ class Engine:
 
     Args:
         thread: one worker; the stepper is touched there only.
+
+    Attributes:
+        device: where the model is, "cpu" or "cuda:0".
     """
 
-    def __init__(self, stepper: Stepper, thread: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, stepper: Stepper, thread: ThreadPoolExecutor, loop: asyncio.AbstractEventLoop, device: str = "cpu"
+    ) -> None:
         self._stepper, self._thread, self._loop = stepper, thread, loop
         self._config = stepper.scheduler.config
         self._stats = stepper.stats()
+        self.device = device
         self._ids: set[str] = set()
         self._wake = threading.Condition()
         self._inbox: list[Callable[[], list[TokenOutput]]] = []

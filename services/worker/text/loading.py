@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
-from headrace.v1.model_pb2 import ModelSpec
+from headrace.v1.model_pb2 import ModelSpec, TextSpec
 from services.common.errors import FailedPrecondition
 from services.worker.text.model import TextModel
 
-RUNTIMES = ("openai",)
+RUNTIMES = ("llm", "openai")
 
 
 def text_opener(spec: ModelSpec, threads: int) -> Callable[[Path], Awaitable[TextModel]]:
@@ -15,6 +16,8 @@ def text_opener(spec: ModelSpec, threads: int) -> Callable[[Path], Awaitable[Tex
 
     async def open_model(folder: Path) -> TextModel:
         try:
+            if spec.runtime == "llm":
+                return await _native(folder, spec.text, threads)
             if spec.runtime == "openai":
                 from services.worker.runtime.openai import RemoteEngine, RemotePrompts  # noqa: PLC0415
 
@@ -27,3 +30,29 @@ def text_opener(spec: ModelSpec, threads: int) -> Callable[[Path], Awaitable[Tex
         raise FailedPrecondition(f"no runtime '{spec.runtime}' for language models; known are {', '.join(RUNTIMES)}")
 
     return open_model
+
+
+async def _native(folder: Path, text: TextSpec, threads: int) -> TextModel:
+    """The native engine; torch and transformers are imported by whoever needs them."""
+    from services.worker.llm.engine import open_engine  # noqa: PLC0415
+    from services.worker.llm.options import EngineOptions  # noqa: PLC0415
+    from services.worker.text.prompts import HuggingFacePrompts  # noqa: PLC0415
+
+    if text.tensor_parallel_size > 1:
+        raise FailedPrecondition("llm.tensor_parallel_size is over 1; this worker runs a model on one device")
+    engine = await open_engine(folder, EngineOptions(threads=threads, **_options(text)))
+    return TextModel(engine, HuggingFacePrompts(folder), engine.device)
+
+
+def _options(text: TextSpec) -> dict[str, Any]:
+    """What the package says; what it leaves open is the engine's to choose."""
+    said: dict[str, Any] = {
+        name: value
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "dtype")
+        if (value := getattr(text, name))
+    }
+    if text.kv_cache_bytes:
+        said["kv_memory"] = text.kv_cache_bytes
+    if text.HasField("prefix_caching"):
+        said["prefix_caching"] = text.prefix_caching
+    return said

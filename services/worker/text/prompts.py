@@ -13,12 +13,11 @@ class HuggingFacePrompts:
     """Implements Prompts over the tokenizer's files in a model's folder; no code of the model's is run."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoTokenizer  # noqa: PLC0415  # seconds of imports, only where it is needed
+        # The generic class takes tokenizer.json as it is, as the engine does; those of families may change it.
+        from transformers import PreTrainedTokenizerFast  # noqa: PLC0415  # seconds of imports, only where it is needed
 
         try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(
-                str(folder), trust_remote_code=False, local_files_only=True
-            )
+            self.tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # whatever the files do to it
             raise FailedPrecondition(f"the tokenizer's files do not load: {error}") from error
 
