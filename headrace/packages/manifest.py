@@ -96,7 +96,7 @@ class OpenAI(_Part):
 class Manifest(_Part):
     """All keys of model.yaml; every one is optional."""
 
-    runtime: Literal["onnx", "torch", "llm", "vllm", "openai"] | None = None
+    runtime: Literal["onnx", "torch", "llm", "vllm", "openai", "identity"] | None = None
     entry: str | None = None
     description: str = ""
     inputs: dict[str, Tensor] = {}

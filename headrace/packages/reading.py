@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.packages.error import PackageError
+from headrace.packages.identity import identity_spec
 from headrace.packages.language_model import is_language_model, read_language_model, remote_spec
 from headrace.packages.manifest import Manifest
 from headrace.packages.manifest_file import ManifestFile, read_manifest
@@ -67,6 +68,8 @@ def _read_folder(folder: Path) -> Package:
     said = read_manifest(folder / MANIFEST)
     if said.manifest.runtime == "openai":
         return Package(remote_spec(said), {MANIFEST: folder / MANIFEST})
+    if said.manifest.runtime == "identity":
+        return Package(identity_spec(said), {MANIFEST: folder / MANIFEST})
     if said.manifest.runtime in {"llm", "vllm"} or (said.manifest.runtime is None and is_language_model(folder)):
         _refuse_pickles(files, "save the weights as safetensors")
         spec, needed = read_language_model(folder, files, said.manifest.runtime or "llm")

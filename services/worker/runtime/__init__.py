@@ -23,9 +23,13 @@ def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
             from services.worker.runtime.torch import TorchModel  # noqa: PLC0415
 
             return TorchModel(path, spec, threads)
+        if spec.runtime == "identity":
+            from services.worker.runtime.identity import IdentityModel  # noqa: PLC0415
+
+            return IdentityModel(spec)
     except ImportError as error:
         raise FailedPrecondition(
             f"runtime '{spec.runtime}' is not installed on this worker ({error}); pip install"
             f" 'headrace[worker-{spec.runtime}]'"
         ) from error
-    raise FailedPrecondition(f"no runtime '{spec.runtime}'; known are 'onnx' and 'torch'")
+    raise FailedPrecondition(f"no runtime '{spec.runtime}'; known are 'onnx', 'torch' and 'identity'")
