@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import inference, models, rollouts, status, text, up
+from headrace.cli import inference, models, rollouts, scale, status, text, up
 
 app = typer.Typer(
     name="headrace",
@@ -22,6 +22,7 @@ app.command()(inference.infer)
 app.command()(text.generate)
 app.command()(text.chat)
 app.command()(status.status)
+app.command()(scale.scale)
 
 if __name__ == "__main__":
     app()

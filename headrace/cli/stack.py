@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.cli.pool import WorkerPool
 from headrace.cli.supervisor import Child, StartError
 
 
@@ -19,12 +20,15 @@ class StackOptions:
     Attributes:
         metrics_port: the gateway's Prometheus endpoint; the other processes take free ports, told in stack.json.
         broker, store: URLs; empty: the embedded broker, a folder below `data`.
+        workers: how many at the start, and the fewest.
+        most_workers: an autoscaler adds as many as are needed, up to this; 0: none, `workers` it is.
         worker_memory: what models may take in each worker; empty: no limit.
         environment: further HEADRACE_* variables, for every process.
     """
 
     data: Path
     workers: int = 1
+    most_workers: int = 0
     gateways: int = 1
     host: str = "127.0.0.1"
     port: int = 8001
@@ -32,6 +36,7 @@ class StackOptions:
     http_port: int = 8000
     registry_port: int = 8003
     broker_port: int = 8004
+    autoscaler_port: int = 8005
     front: str = "auto"
     broker: str = ""
     store: str = ""
@@ -49,7 +54,9 @@ class Stack:
     def __init__(self, options: StackOptions, say: Callable[[str], None]) -> None:
         self._options = options
         self._say = say
-        self._children: list[Child] = []
+        self._fixed: list[Child] = []
+        self._shared: dict[str, str] = {}
+        self._workers = WorkerPool(self._make_worker, self._keep, self._write_state, say)
         self._metrics: dict[str, str] = {}
         self.started = asyncio.Event()
 
@@ -57,19 +64,24 @@ class Stack:
         """host:port of a process, once the stack has started."""
         return next(child.address for child in self._children if child.name == name)
 
+    @property
+    def _children(self) -> list[Child]:
+        return [*self._fixed, *self._workers.children]
+
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Returns after SIGINT or SIGTERM, with everything drained. Raises StartError."""
         stop = stop or _stop_on_signals()
-        try:
-            await self._start()
-            self._announce()
-            self.started.set()
-            await stop.wait()
-            self._say("draining …")
-        finally:
-            await self._stop()
+        async with self._workers.serving() as supervisor:
+            try:
+                await self._start(supervisor)
+                self._announce()
+                self.started.set()
+                await stop.wait()
+                self._say("draining …")
+            finally:
+                await self._stop()
 
-    async def _start(self) -> None:
+    async def _start(self, supervisor: str) -> None:
         options = self._options
         for folder in ("logs", "store", "cache"):
             (options.data / folder).mkdir(parents=True, exist_ok=True)
@@ -81,35 +93,54 @@ class Stack:
         store = options.store or (options.data / "store").resolve().as_uri()
         settings = {"LISTEN": self._listen(options.registry_port), "STORE": store}
         registry = await self._begin("registry", "services.registry", settings, f"{options.host}:0")
-        shared = {"BROKER": broker, "REGISTRY": registry.address}
+        self._shared = {"BROKER": broker, "REGISTRY": registry.address}
         for number in range(1, options.gateways + 1):
-            await self._begin_gateway(number, shared)
-        cache = str((options.data / "cache").resolve())
-        for number in range(1, options.workers + 1):
-            worker = {"WORKER_ID": f"worker-{number}", "CACHE": cache, "LISTEN": f"{options.host}:0"}
-            if options.worker_memory:
-                worker["MEMORY_BUDGET"] = options.worker_memory
-            await self._begin(f"worker-{number}", "services.worker", shared | worker, f"{options.host}:0")
+            await self._begin_gateway(number)
+        for _ in range(options.workers):
+            await self._workers.start()
+        if options.most_workers:
+            await self._begin_autoscaler(supervisor, store)
 
-    async def _begin_gateway(self, number: int, shared: dict[str, str]) -> None:
+    def _make_worker(self, name: str) -> Child:
+        options = self._options
+        cache = str((options.data / "cache").resolve())
+        worker = {"WORKER_ID": name, "CACHE": cache, "LISTEN": f"{options.host}:0"}
+        if options.worker_memory:
+            worker["MEMORY_BUDGET"] = options.worker_memory
+        return self._make(name, "services.worker", self._shared | worker, f"{options.host}:0")
+
+    async def _begin_autoscaler(self, supervisor: str, store: str) -> None:
+        options = self._options
+        settings = self._shared | {"STORE": store, "ORCHESTRATOR": f"processes://{supervisor}"}
+        settings |= {"MIN_WORKERS": str(options.workers), "MAX_WORKERS": str(options.most_workers)}
+        listen = {"LISTEN": self._listen(options.autoscaler_port)}
+        await self._begin("autoscaler", "services.autoscaler", settings | listen, f"{options.host}:0")
+
+    async def _begin_gateway(self, number: int) -> None:
         """The first takes the ports that were asked for and is just `gateway`; further ones take free ports."""
         options, first = self._options, number == 1
-        settings = shared | {"FRONT": options.front, "LISTEN": self._listen(options.port if first else 0)}
+        settings = self._shared | {"FRONT": options.front, "LISTEN": self._listen(options.port if first else 0)}
         settings["HTTP_LISTEN"] = _with_port(f"{options.host}:{options.http_port if first else 0}")
         metrics = self._listen(options.metrics_port if first else 0)
         await self._begin("gateway" if first else f"gateway-{number}", "services.gateway", settings, metrics)
 
-    async def _begin(self, name: str, module: str, settings: dict[str, str], metrics: str) -> Child:
+    def _make(self, name: str, module: str, settings: dict[str, str], metrics: str) -> Child:
         settings["METRICS"] = self._metrics[name] = _with_port(metrics)
         environment = {f"HEADRACE_{key}": value for key, value in settings.items()} | self._options.environment
-        child = Child(name, module, environment, self._options.data / "logs" / f"{name}.log")
-        self._children.append(child)
+        return Child(name, module, environment, self._options.data / "logs" / f"{name}.log")
+
+    async def _begin(self, name: str, module: str, settings: dict[str, str], metrics: str) -> Child:
+        child = self._make(name, module, settings, metrics)
+        self._fixed.append(child)
         await child.start()
+        self._keep(child)
+        return child
+
+    def _keep(self, child: Child) -> None:
         # A child that is started again must come back where the others look for it.
         if "HEADRACE_LISTEN" in child.environment:
             child.environment["HEADRACE_LISTEN"] = child.address
-        child.task = asyncio.create_task(child.keep(self._crashed, self._write_state), name=f"keep {name}")
-        return child
+        child.task = asyncio.create_task(child.keep(self._crashed, self._write_state), name=f"keep {child.name}")
 
     def _crashed(self, child: Child, code: int) -> None:
         self._say(f"[red]{child.name} ended with status {code}[/red]; starting it again (log: {child.log})")
@@ -141,8 +172,12 @@ class Stack:
 
     async def _stop(self) -> None:
         """Callers first, so that nothing is accepted which nobody will run."""
-        for names in (("gateway",), ("worker",), ("registry", "broker")):
-            await asyncio.gather(*(child.stop() for child in self._children if child.name.startswith(names)))
+        await self._stop_all("autoscaler", "gateway")
+        await self._workers.stop()
+        await self._stop_all("registry", "broker")
+
+    async def _stop_all(self, *names: str) -> None:
+        await asyncio.gather(*(child.stop() for child in self._fixed if child.name.startswith(names)))
 
     def _listen(self, port: int) -> str:
         """host:port, after a look whether it is free. Raises StartError."""
@@ -155,7 +190,7 @@ class Stack:
                 except OSError as error:
                     raise StartError(
                         f"port {port} on {host} cannot be used ({error.strerror}); is another stack up? Choose other"
-                        " ports with --port, --metrics-port, --registry-port and --broker-port"
+                        " ports with --port, --metrics-port, --registry-port, --broker-port and --autoscaler-port"
                     ) from error
         return f"{host}:{port}"
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from google.protobuf.json_format import MessageToDict
@@ -10,8 +10,10 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
+from headrace.cli import scale
 from headrace.cli.console import exit_codes, out, print_json
 from headrace.client.inference import DEFAULT_ADDRESS, Client
+from headrace.v1.autoscaler_pb2 import GetScalingResponse
 from headrace.v1.fleet_pb2 import HeldModel, LoadState, Worker
 from headrace.v1.gateway_pb2 import GetStatusResponse
 
@@ -22,31 +24,38 @@ def status(
     address: Annotated[
         str, typer.Option("--address", envvar="HEADRACE_ADDRESS", help="The gateway.")
     ] = DEFAULT_ADDRESS,
+    autoscaler: scale.Address = scale.DEFAULT_ADDRESS,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON once, for scripts.")] = False,
 ) -> None:
     """Show models, queue depth, workers, batch sizes and latency."""
     with exit_codes(), Client(address) as client:
         if as_json:
-            print_json(MessageToDict(client.status(), preserving_proto_field_name=True))
+            print_json(_plain(client.status(), scale.scaling(autoscaler)))
             return
         if once or not out().is_terminal:
-            out().print(_render(client.status()))
+            out().print(_render(client.status(), scale.scaling(autoscaler)))
             return
         # Ctrl-C is how a person leaves the table: no failure.
         with (
             contextlib.suppress(KeyboardInterrupt),
-            Live(_render(client.status()), console=out(), auto_refresh=False) as live,
+            Live(_render(client.status(), scale.scaling(autoscaler)), console=out(), auto_refresh=False) as live,
         ):
             while True:
                 time.sleep(every)
-                live.update(_render(client.status()), refresh=True)
+                live.update(_render(client.status(), scale.scaling(autoscaler)), refresh=True)
 
 
-def _render(state: GetStatusResponse) -> Group:
+def _plain(state: GetStatusResponse, scaling: GetScalingResponse | None) -> dict[str, Any]:
+    plain = MessageToDict(state, preserving_proto_field_name=True)
+    return plain | ({"autoscaler": MessageToDict(scaling, preserving_proto_field_name=True)} if scaling else {})
+
+
+def _render(state: GetStatusResponse, scaling: GetScalingResponse | None) -> Group:
     parts = {"registry": state.registry_connected, "broker": state.broker_connected}
     health = "  ".join(f"{name} {'[green]up[/green]' if up else '[red]away[/red]'}" for name, up in parts.items())
     return Group(
         f"gateway {state.gateway_id} ({state.front})  {health}",
+        *([scale.headline(scaling)] if scaling else []),
         _models(state),
         *([_rollouts(state)] if state.rollouts else []),
         _workers(state),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,9 @@ from headrace.cli.supervisor import StartError
 
 
 def up(
-    workers: Annotated[int, typer.Option(help="How many workers.", min=0)] = 1,
+    workers: Annotated[
+        str, typer.Option(help="How many workers: a number, or FEWEST..MOST for as many as the traffic needs.")
+    ] = "1",
     gateways: Annotated[int, typer.Option(help="How many gateways; all but the first on free ports.", min=1)] = 1,
     data: Annotated[Path, typer.Option(help="Folder for the stack's state.")] = Path(".headrace"),
     port: Annotated[int, typer.Option(help="The gateway: gRPC, and HTTP with the Envoy front.")] = 8001,
@@ -23,6 +26,7 @@ def up(
     http_port: Annotated[int, typer.Option(help="HTTP with the grpc front.")] = 8000,
     registry_port: Annotated[int, typer.Option(help="The registry.")] = 8003,
     broker_port: Annotated[int, typer.Option(help="The embedded broker.")] = 8004,
+    autoscaler_port: Annotated[int, typer.Option(help="The autoscaler, if --workers is a range.")] = 8005,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
     broker: Annotated[str, typer.Option(help="Another broker than the embedded one, as a URL.")] = "",
@@ -34,9 +38,11 @@ def up(
     otlp: Annotated[str, typer.Option(help="http://host:port that takes traces and metrics by OTLP/gRPC.")] = "",
 ) -> None:
     """Run the whole stack on this machine, in the foreground."""
+    fewest, most = _workers(workers)
     options = StackOptions(
         data=data,
-        workers=workers,
+        workers=fewest,
+        most_workers=most,
         gateways=gateways,
         host=host,
         port=port,
@@ -44,6 +50,7 @@ def up(
         http_port=http_port,
         registry_port=registry_port,
         broker_port=broker_port,
+        autoscaler_port=autoscaler_port,
         front=front,
         broker=broker,
         store=store,
@@ -56,6 +63,16 @@ def up(
     except StartError as error:
         console.print(f"[red]not started[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         raise typer.Exit(EXIT_FAILED) from error
+
+
+def _workers(said: str) -> tuple[int, int]:
+    """ "3" → (3, 0): as many, always. "0..6" → (0, 6): the autoscaler decides."""
+    match = re.fullmatch(r"(\d+)(?:\.\.(\d+))?", said.strip())
+    if match is None or (match[2] and not int(match[1]) <= int(match[2]) > 0):
+        raise typer.BadParameter(
+            f"{said!r}: expected a number such as 2, or a range such as 0..6", param_hint="--workers"
+        )
+    return int(match[1]), int(match[2] or 0)
 
 
 def serve(

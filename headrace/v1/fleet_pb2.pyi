@@ -117,6 +117,7 @@ class Worker(_message.Message):
     LOADS_FIELD_NUMBER: _builtins.int
     EVICTIONS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     address: _builtins.str
     """host:port of its health and reflection service."""
@@ -136,6 +137,8 @@ class Worker(_message.Message):
     evictions: _builtins.int
     draining: _builtins.bool
     """It was told to stop: it takes no more work and leaves when it is done."""
+    hostname: _builtins.str
+    """In containers and pods this is how their orchestrator knows it."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeldModel]: ...
     def __init__(
@@ -155,10 +158,11 @@ class Worker(_message.Message):
         loads: _builtins.int = ...,
         evictions: _builtins.int = ...,
         draining: _builtins.bool = ...,
+        hostname: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "completed", b"completed", "device", b"device", "draining", b"draining", "evictions", b"evictions", "id", b"id", "loads", b"loads", "memory_budget_bytes", b"memory_budget_bytes", "memory_used_bytes", b"memory_used_bytes", "models", b"models", "pid", b"pid", "resident_bytes", b"resident_bytes", "running", b"running", "started_unix_ms", b"started_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "completed", b"completed", "device", b"device", "draining", b"draining", "evictions", b"evictions", "hostname", b"hostname", "id", b"id", "loads", b"loads", "memory_budget_bytes", b"memory_budget_bytes", "memory_used_bytes", b"memory_used_bytes", "models", b"models", "pid", b"pid", "resident_bytes", b"resident_bytes", "running", b"running", "started_unix_ms", b"started_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
+import socket
 import time
 from pathlib import Path
 
@@ -123,6 +124,7 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
                 loads=residents.loads,
                 evictions=residents.evictions,
                 draining=stop.is_set(),
+                hostname=socket.gethostname(),
             )
 
         watch = CatalogWatch(registry, holdings, synced=known)

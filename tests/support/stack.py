@@ -63,7 +63,7 @@ class RunningStack:
 def running_stack(
     data: Path,
     *,
-    workers: int = 1,
+    workers: int | str = 1,
     gateways: int = 1,
     front: str = "auto",
     broker: str = "",
@@ -73,12 +73,13 @@ def running_stack(
     """Runs `headrace up` until the block ends, then expects it to drain and exit with 0.
 
     Args:
+        workers: a number, or "FEWEST..MOST".
         broker, store: URLs; empty: the embedded broker, a folder below `data`.
         environment: variables beside this process's own, such as AWS_* for an S3 store.
     """
     command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data), "--workers", str(workers)]
     command += ["--gateways", str(gateways), "--front", front, "--broker", broker, "--store", store]
-    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port"):
+    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port", "autoscaler-port"):
         command += [f"--{port}", "0"]
     data.mkdir(parents=True, exist_ok=True)
     said = data / "up.log"

@@ -14,7 +14,7 @@ from headrace.cli.inference import _array
 from headrace.cli.main import app
 from headrace.client.errors import HeadraceError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 
-COMMANDS = {"up", "serve", "push", "models", "alias", "delete", "infer", "generate", "chat", "status"}
+COMMANDS = {"up", "serve", "push", "models", "alias", "delete", "infer", "generate", "chat", "status", "scale"}
 
 
 @pytest.fixture
@@ -85,3 +85,10 @@ def test_inputs_are_read_from_json_and_from_files_but_never_unpickled(tmp_path: 
     for value in ("[[1, 2", "[[1], [2, 3]]", "@/no/such.npy", f"@{tmp_path / 'pickled.npy'}"):
         with pytest.raises(InvalidArgumentError, match="--input x:"):
             _array("x", value, "float32")
+
+
+@pytest.mark.parametrize("said", ["6..0", "..3", "many", "-1", "0..0"])
+def test_up_says_how_workers_are_counted(said: str) -> None:
+    result = CliRunner().invoke(app, ["up", f"--workers={said}"], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "expected a number such as 2, or a range such as 0..6" in result.output

@@ -97,9 +97,12 @@ class Painter:
     def _workers(
         self, now: float, fleet: WatchFleetResponse, instances: list[Instance] | None
     ) -> tuple[WorkerView, ...]:
-        reports = {seen.worker.id: seen.worker for seen in fleet.workers}
+        # By the name that its orchestrator gave a worker, or by its container's or pod's.
+        reports = {seen.worker.hostname: seen.worker for seen in fleet.workers}
+        reports |= {seen.worker.id: seen.worker for seen in fleet.workers}
         if instances is None:
-            instances = [Instance(name, frozenset({name}), self._progress.age(now, name)) for name in reports]
+            names = [seen.worker.id for seen in fleet.workers]
+            instances = [Instance(name, frozenset({name}), self._progress.age(now, name)) for name in names]
         views = []
         for instance in instances:
             worker = next((reports[name] for name in instance.names if name in reports), None)
