@@ -12,6 +12,8 @@ from services.common.errors import InvalidArgument, ModelFailed
 
 Array = NDArray[np.generic]
 _LENGTH = struct.Struct("<I")
+# numpy looks a name up anew each time that it is given one.
+_DTYPES = {datatype.name: np.dtype(datatype.numpy) for datatype in DATATYPES.values()}
 
 
 def decode_inputs(request: ModelInferRequest) -> dict[str, Array]:
@@ -27,18 +29,19 @@ def decode_inputs(request: ModelInferRequest) -> dict[str, Array]:
         datatype = DATATYPES.get(tensor.datatype)
         if datatype is None:
             raise InvalidArgument(f"input '{tensor.name}' has unknown datatype '{tensor.datatype}'")
-        if any(size < 0 for size in tensor.shape):
-            raise InvalidArgument(f"input '{tensor.name}': shape {list(tensor.shape)} has a negative size")
+        shape = tuple(tensor.shape)
+        if shape and min(shape) < 0:
+            raise InvalidArgument(f"input '{tensor.name}': shape {list(shape)} has a negative size")
         try:
             if not raws:
                 values = getattr(tensor.contents, datatype.contents) if datatype.contents else ()
                 # A list: numpy takes protobuf's own container without a look at the range.
                 flat: Array = np.array(list(values), dtype=datatype.numpy)
             elif datatype.size:
-                flat = np.frombuffer(raws[index], dtype=datatype.numpy)
+                flat = np.frombuffer(raws[index], dtype=_DTYPES[datatype.name])
             else:
                 flat = _unpack_bytes(raws[index])
-            arrays[tensor.name] = flat.reshape(tuple(tensor.shape))
+            arrays[tensor.name] = flat.reshape(shape)
         except (ValueError, IndexError, struct.error, OverflowError) as error:
             raise InvalidArgument(
                 f"input '{tensor.name}': its contents do not fill shape {list(tensor.shape)} of {tensor.datatype}"
@@ -46,34 +49,38 @@ def decode_inputs(request: ModelInferRequest) -> dict[str, Array]:
     return arrays
 
 
-def encode_outputs(request: ModelInferRequest, version: ModelVersion, outputs: dict[str, Array]) -> bytes:
-    """A serialised ModelInferResponse with raw contents: the outputs asked for, or all.
+class OutputEncoder:
+    """Writes responses of one model version; made once a batch, so that a request finds its spec prepared."""
 
-    Raises:
-        InvalidArgument: an output was asked for that the model does not have.
-        ModelFailed: the model did not give an output that its spec names, or gave one that is not its type.
-    """
-    wanted = [output.name for output in request.outputs] or [tensor.name for tensor in version.spec.outputs]
-    datatypes = {tensor.name: tensor.datatype for tensor in version.spec.outputs}
-    response = ModelInferResponse(model_name=version.name, model_version=str(version.version), id=request.id)
-    for name in wanted:
-        if name not in datatypes:
-            raise InvalidArgument(f"no output '{name}'; the model gives {', '.join(datatypes)}")
-        array = outputs.get(name)
-        if array is None:
-            raise ModelFailed(f"the model gave no output '{name}'; it gave {', '.join(outputs) or 'none'}")
-        tensor = response.outputs.add()
-        tensor.name = name
-        tensor.datatype = datatypes[name]
-        tensor.shape.extend(array.shape)
-        response.raw_output_contents.append(_pack(array, datatypes[name]))
-    return response.SerializeToString()
+    def __init__(self, version: ModelVersion) -> None:
+        self._model = version.name
+        self._version = str(version.version)
+        self._datatypes = {tensor.name: tensor.datatype for tensor in version.spec.outputs}
+
+    def encode(self, request: ModelInferRequest, outputs: dict[str, Array]) -> bytes:
+        """A serialised ModelInferResponse with raw contents: the outputs asked for, or all.
+
+        Raises:
+            InvalidArgument: an output was asked for that the model does not have.
+            ModelFailed: the model did not give an output that its spec names, or gave one that is not its type.
+        """
+        response = ModelInferResponse(model_name=self._model, model_version=self._version, id=request.id)
+        for name in [output.name for output in request.outputs] or self._datatypes:
+            datatype = self._datatypes.get(name)
+            if datatype is None:
+                raise InvalidArgument(f"no output '{name}'; the model gives {', '.join(self._datatypes)}")
+            array = outputs.get(name)
+            if array is None:
+                raise ModelFailed(f"the model gave no output '{name}'; it gave {', '.join(outputs) or 'none'}")
+            response.outputs.add(name=name, datatype=datatype, shape=array.shape)
+            response.raw_output_contents.append(_pack(array, datatype))
+        return response.SerializeToString()
 
 
 def _pack(array: Array, datatype: str) -> bytes:
     if datatype == "BYTES":
         return pack_bytes(array)
-    expected = DATATYPES[datatype].numpy
+    expected = _DTYPES[datatype]
     return (array if array.dtype == expected else array.astype(expected)).tobytes()
 
 

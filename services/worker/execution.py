@@ -10,7 +10,7 @@ from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Receipt, Reply, ReplyError
 from services.common.errors import HeadraceError, InvalidArgument, ModelFailed, status_of
-from services.common.tensors import Array, decode_inputs, encode_outputs
+from services.common.tensors import Array, OutputEncoder, decode_inputs
 from services.worker.runtime.port import LoadedModel
 
 
@@ -61,10 +61,11 @@ def run_batch(model: LoadedModel, version: ModelVersion, jobs: list[Job]) -> tup
     decoded: list[Decoded] = []
     # By place, not by id: each gateway counts its own requests, so two of them may send the same number.
     replies: list[Reply] = [Reply(id=job.id) for job in jobs]
+    batched = version.spec.batching.max_batch_size > 0
     for place, job in enumerate(jobs):
         try:
             inputs = decode_inputs(job.request)
-            if version.spec.batching.max_batch_size:
+            if batched:
                 _check_rows(inputs, job.rows)
             decoded.append((place, job, inputs))
         except HeadraceError as error:
@@ -102,9 +103,8 @@ class _Halving:
             outputs = self.model.run(_join([inputs for _, _, inputs in jobs], self.version))
             compute_ns = time.perf_counter_ns() - began
             parts = _split(outputs, [job.rows for _, job, _ in jobs])
-            bodies = [
-                encode_outputs(job.request, self.version, part) for (_, job, _), part in zip(jobs, parts, strict=True)
-            ]
+            encode = OutputEncoder(self.version).encode
+            bodies = [encode(job.request, part) for (_, job, _), part in zip(jobs, parts, strict=True)]
         except Exception as failed:
             if len(jobs) > 1:
                 middle = len(jobs) // 2

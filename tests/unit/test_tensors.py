@@ -12,7 +12,7 @@ from headrace.inference.grpc_service_pb2 import ModelInferRequest, ModelInferRes
 from headrace.v1.model_pb2 import ModelSpec, ModelVersion, TensorSpec
 from services.common.datatypes import DATATYPES
 from services.common.errors import InvalidArgument, ModelFailed
-from services.common.tensors import Array, decode_inputs, encode_outputs, pack_bytes
+from services.common.tensors import Array, OutputEncoder, decode_inputs, pack_bytes
 
 
 def raw(datatype: str, shape: list[int], content: bytes) -> ModelInferRequest:
@@ -96,7 +96,7 @@ def test_hostile_contents_are_refused_or_fill_their_shape(content: bytes, dataty
 
 
 def respond(request: ModelInferRequest, datatype: str, outputs: dict[str, Array], *names: str) -> ModelInferResponse:
-    return ModelInferResponse.FromString(encode_outputs(request, version(datatype, *names), outputs))
+    return ModelInferResponse.FromString(OutputEncoder(version(datatype, *names)).encode(request, outputs))
 
 
 def test_an_answer_names_its_model_and_request() -> None:

@@ -16,6 +16,26 @@ _LENGTH = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """One input, out of its protobuf message: its fields are read for every request."""
+
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> "Input":
+        """Takes it out."""
+        return cls(DATATYPES[spec.datatype], tuple(spec.shape))
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this rank may have this shape; -1 of ours stands for any size."""
+        for size, want in zip(shape, self.shape, strict=True):  # no generator: this is the hot path
+            if size < 0 or (size != want and want >= 0):
+                return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Signature:
     """A model's inputs and outputs, prepared for checking.
 
@@ -25,7 +45,7 @@ class Signature:
         text: BYTES must be UTF-8, since the runtime's strings are text.
     """
 
-    inputs: dict[str, TensorSpec]
+    inputs: dict[str, Input]
     required: frozenset[str]
     outputs: frozenset[str]
     max_batch_size: int
@@ -35,7 +55,7 @@ class Signature:
     def of(cls, spec: ModelSpec) -> "Signature":
         """Prepares a model's spec."""
         return cls(
-            inputs={tensor.name: tensor for tensor in spec.inputs},
+            inputs={tensor.name: Input.of(tensor) for tensor in spec.inputs},
             required=frozenset(tensor.name for tensor in spec.inputs if not tensor.optional),
             outputs=frozenset(tensor.name for tensor in spec.outputs),
             max_batch_size=spec.batching.max_batch_size,
@@ -57,46 +77,46 @@ class Signature:
             )
         rows, seen = -1, set()
         for index, tensor in enumerate(request.inputs):
-            if tensor.name in seen:
-                raise InvalidArgument(f"input '{tensor.name}' is given twice")
-            seen.add(tensor.name)
-            datatype = self._check_header(tensor)
+            name = tensor.name
+            if name in seen:
+                raise InvalidArgument(f"input '{name}' is given twice")
+            seen.add(name)
+            datatype, shape = self._check_header(name, tensor)
             if self.max_batch_size:
-                rows = self._check_rows(tensor.name, tensor.shape[0], rows)
-            elements = prod(tensor.shape)
+                rows = self._check_rows(name, shape[0], rows)
+            elements = prod(shape)
             if raws:
                 if tensor.HasField("contents"):
-                    raise InvalidArgument(f"input '{tensor.name}' has both typed contents and raw contents; send one")
-                _check_raw(tensor.name, datatype, elements, raws[index])
+                    raise InvalidArgument(f"input '{name}' has both typed contents and raw contents; send one")
+                _check_raw(name, datatype, elements, raws[index])
             else:
-                _check_typed(tensor.name, datatype, elements, tensor.contents)
+                _check_typed(name, datatype, elements, tensor.contents)
             if self.text and not datatype.size:
-                _check_text(tensor.name, _unpacked(raws[index]) if raws else tensor.contents.bytes_contents)
+                _check_text(name, _unpacked(raws[index]) if raws else tensor.contents.bytes_contents)
         if missing := self.required - seen:
             raise InvalidArgument(f"missing: {_names(missing)}; the model takes {_names(self.inputs)}")
         for output in request.outputs:
             self._check_output(output)
         return rows if rows >= 0 else 1
 
-    def _check_header(self, tensor: ModelInferRequest.InferInputTensor) -> Datatype:
-        """Name, type, rank, sizes of the axes."""
-        spec = self.inputs.get(tensor.name)
+    def _check_header(self, name: str, tensor: ModelInferRequest.InferInputTensor) -> tuple[Datatype, tuple[int, ...]]:
+        """Name, type, rank, sizes of the axes; returns the type and the shape."""
+        spec = self.inputs.get(name)
         if spec is None:
-            raise InvalidArgument(f"no input '{tensor.name[:128]}'; the model takes {_names(self.inputs)}")
-        if tensor.datatype != spec.datatype:
+            raise InvalidArgument(f"no input '{name[:128]}'; the model takes {_names(self.inputs)}")
+        if tensor.datatype != spec.datatype.name:
             raise InvalidArgument(
-                f"input '{tensor.name}' has datatype '{tensor.datatype[:32]}'; the model takes {spec.datatype}"
+                f"input '{name}' has datatype '{tensor.datatype[:32]}'; the model takes {spec.datatype.name}"
             )
-        shape, expected = tensor.shape, spec.shape
-        if len(shape) != len(expected) or any(
-            size < 0 or (size != want and want >= 0) for size, want in zip(shape, expected, strict=True)
-        ):
+        # The rank first: a shape of millions of axes is never taken out of its message.
+        sizes = tensor.shape
+        if len(sizes) != len(spec.shape) or not spec.takes(shape := tuple(sizes)):
             raise InvalidArgument(
-                f"input '{tensor.name}' has shape {_shape(shape)}; the model takes {_shape(expected)} (-1: any size)"
+                f"input '{name}' has shape {_shape(sizes)}; the model takes {_shape(spec.shape)} (-1: any size)"
             )
         if tensor.parameters:
-            _refuse_shared_memory(f"input '{tensor.name}'", tensor.parameters)
-        return DATATYPES[spec.datatype]
+            _refuse_shared_memory(f"input '{name}'", tensor.parameters)
+        return spec.datatype, shape
 
     def _check_rows(self, name: str, size: int, rows: int) -> int:
         if rows >= 0 and size != rows:
