@@ -71,7 +71,7 @@ class Lane:
         self._fetching: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[str, int], Entry[Held]] = {}
         self._tickets: set[Ticket] = set()
-        self._executing = 0
+        self._executing = self._claiming = 0
         self._work = asyncio.Event()
         self._settled = asyncio.Event()
         self._stopping = False
@@ -79,7 +79,8 @@ class Lane:
     @property
     def running(self) -> int:
         """Requests taken and not yet answered."""
-        return len(self._entries) + len(self._suspects) + len(self._fetching) + self._executing
+        waiting = len(self._entries) + len(self._suspects) + len(self._fetching)
+        return waiting + self._claiming + self._executing
 
     def held(self) -> HeldModel | None:
         """What the fleet is told; None while nobody has asked for the model."""
@@ -98,9 +99,9 @@ class Lane:
             while True:
                 await self._work.wait()
                 self._work.clear()
+                await self.occupancy.come_back()
                 if not self.loader.loaded and (self._eager or self.running) and not await self._enter():
                     continue
-                await self.occupancy.come_back()
                 while (held := self._next_suspect()) is not None:
                     await self._run_suspect(held)
                 await self._run_line()
@@ -253,7 +254,9 @@ class Lane:
             held.ticket.settle()
             return
         held.ticket.started = True
+        self._claiming = 1
         verdict = await held.link.claim(held.work.id)
+        self._claiming = 0
         if verdict is None and not held.link.gone:
             self._suspects.appendleft(held)
         elif verdict is None or not verdict.run:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 Key = tuple[str, int]
 
 # A model that took long to load is kept longer than the minimum: this many times as long as its load took.
-LOADS_KEPT = 2.0
+LOADS_KEPT = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ class WorkerSettings(ServiceSettings):
         threads: intra-op threads of the CPU runtimes.
         memory_budget: bytes that models may take together ("8GiB", "512MiB"); 0: no limit. The least recently used are
             evicted for those that are asked for.
-        residency_seconds: how long a model is kept at least once it was loaded; twice its load's time,
+        residency_seconds: how long a model is kept at least once it was loaded; four times its load's time,
             if that is more. 0: it may go at once.
         idle_seconds: a version that is neither the latest nor named by an alias or a rollout is unloaded after so long
             without a request.
@@ -30,7 +30,7 @@ class WorkerSettings(ServiceSettings):
     models: str = ""
     threads: int = Field(default=1, ge=1)
     memory_budget: ByteSize = ByteSize(0)
-    residency_seconds: float = Field(default=1.0, ge=0)
+    residency_seconds: float = Field(default=0.25, ge=0)
     idle_seconds: float = Field(default=300.0, ge=0)
     loads: int = Field(default=1, ge=1)
     drain_seconds: float = Field(default=30.0, ge=0)

@@ -54,7 +54,7 @@ def test_what_can_never_fit_is_told_apart_from_what_cannot_now() -> None:
 
 def test_a_model_is_kept_for_as_long_as_its_load_was_worth() -> None:
     assert keep_until(NOW, load_seconds=0.1, minimum=1.0) == 101
-    assert keep_until(NOW, load_seconds=30.0, minimum=1.0) == 160
+    assert keep_until(NOW, load_seconds=30.0, minimum=1.0) == 220
     assert keep_until(NOW, load_seconds=30.0, minimum=0.0) == NOW
 
 

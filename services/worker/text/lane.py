@@ -114,9 +114,9 @@ class TextLane:
                 while True:
                     await self._work.wait()
                     self._work.clear()
+                    await self.occupancy.come_back()
                     if not self.loader.loaded and (self._eager or self._streams):
                         await self._enter()
-                    await self.occupancy.come_back()
         finally:
             if self._open is not None:
                 await asyncio.shield(self._open.close())

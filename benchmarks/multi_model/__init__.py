@@ -1,0 +1,1 @@
+"""Hundreds of models on workers whose memory holds a tenth of them."""
