@@ -9,27 +9,22 @@ import time
 from pathlib import Path
 
 from headrace.v1.fleet_pb2 import Worker
-from headrace.v1.model_pb2 import ModelVersion
-from services.common.broker.connect import connect, messaging_system
+from services.common.broker.connect import connect
 from services.common.catalog_watch import CatalogWatch
 from services.common.lifecycle import run
-from services.common.queues import queue_name
 from services.common.rpc import channel, serving
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry, start
 from services.worker.cache import ArtifactCache
 from services.worker.device import Device, resident_bytes
 from services.worker.fleet import report
-from services.worker.holdings import AnyLane, Holdings
-from services.worker.lane import Lane
-from services.worker.loading import Loader, on_device
-from services.worker.observation import BatchObserver
+from services.worker.guard import guard, memory_limit
+from services.worker.holdings import Holdings
+from services.worker.lanes import LaneMaker
+from services.worker.recorder import Recorder
 from services.worker.replies.links import Links
-from services.worker.residents import Residents
+from services.worker.residents import Residents, give_back_memory
 from services.worker.settings import WorkerSettings
-from services.worker.text.lane import TextLane
-from services.worker.text.loading import text_opener
-from services.worker.text.observation import TextObserver
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +38,7 @@ async def main(stop: asyncio.Event) -> None:
 
 
 async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry, stop: asyncio.Event) -> None:
+    at_start = resident_bytes()
     started_ms = time.time_ns() // 1_000_000
     broker = await connect(settings.broker, name=worker_id)
     device = Device(settings.threads, settings.loads)
@@ -52,6 +48,7 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
         asyncio.TaskGroup() as group,
     ):
         cache = ArtifactCache(Path(settings.cache), registry)
+        recorder = Recorder(Path(settings.cache) / "workers", settings.worker_id)
         links = Links(worker_id, group)
         changed, known = asyncio.Event(), asyncio.Event()
         residents = Residents(
@@ -61,48 +58,19 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
             known=known,
             clock=asyncio.get_running_loop().time,
         )
-        instruments, system = WorkerInstruments(telemetry.ledger), messaging_system(settings.broker)
-
-        def make_lane(version: ModelVersion, eager: bool) -> AnyLane:
-            queue = queue_name(version.name, version.version)
-            observer = BatchObserver(
-                telemetry, instruments, model=version.name, version=version.version, queue=queue, system=system
-            )
-
-            def on_change(loaded: bool) -> None:
-                observer.loaded(loaded)
-                changed.set()
-
-            if version.spec.HasField("text"):
-                opener = text_opener(version.spec, settings.threads)
-                text_loader = Loader(version, cache, opener, on_change, device.loading)
-                # Half of the drain is for generations to end by themselves, half to see the others into new hands.
-                patience = settings.drain_seconds / 2
-                name = (version.name, version.version)
-                return TextLane(
-                    version,
-                    eager=eager,
-                    broker=broker,
-                    links=links,
-                    loader=text_loader,
-                    patience=patience,
-                    residents=residents,
-                    worker_id=worker_id,
-                    observer=TextObserver(telemetry, text_loader, name=name, system=system),
-                )
-            loader = Loader(version, cache, on_device(device, version.spec), on_change, device.loading)
-            return Lane(
-                version,
-                eager=eager,
-                broker=broker,
-                links=links,
-                device=device,
-                loader=loader,
-                observer=observer,
-                residents=residents,
-                worker_id=worker_id,
-            )
-
+        make_lane = LaneMaker(
+            settings=settings,
+            worker_id=worker_id,
+            broker=broker,
+            links=links,
+            device=device,
+            cache=cache,
+            residents=residents,
+            recorder=recorder,
+            telemetry=telemetry,
+            instruments=WorkerInstruments(telemetry.ledger),
+            changed=changed,
+        )
         holdings = Holdings(settings.model_names(), make_lane, group)
         links.on_cancelled, links.on_change = holdings.cancel, holdings.link_changed
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
@@ -130,6 +98,8 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
         watch = CatalogWatch(registry, holdings, synced=known)
         watching = group.create_task(watch.run(), name="catalogue watch")
         reporting = group.create_task(report(registry, describe, changed), name="fleet report")
+        limit = memory_limit(settings.memory_limit, settings.memory_budget, at_start)
+        guarding = group.create_task(guard(limit, resident_bytes, give_back_memory, stop), name="memory guard")
         sweeping = group.create_task(residents.sweep(), name="sweep")
         await _either(stop, known)
         await _either(stop, *(lane.consuming for lane in holdings.lanes()))
@@ -139,6 +109,7 @@ async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry,
         log.info("draining: %d requests in hand", describe().running)
         watching.cancel()
         sweeping.cancel()
+        guarding.cancel()
         changed.set()
         try:
             await asyncio.wait_for(holdings.drain(), settings.drain_seconds)

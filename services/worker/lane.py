@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 
 from headrace.v1.fleet_pb2 import HeldModel
 from headrace.v1.model_pb2 import ModelVersion
-from headrace.v1.reply_pb2 import Reply
+from headrace.v1.reply_pb2 import Reply, Verdict
 from headrace.v1.work_pb2 import WorkRequest
 from services.common.broker.port import Broker, Delivery
 from services.common.errors import FailedPrecondition, InvalidArgument
@@ -20,12 +20,16 @@ from services.worker.loading import Loader
 from services.worker.meter import Meter
 from services.worker.observation import BatchObserver
 from services.worker.occupancy import Entered, Occupancy
+from services.worker.recorder import Recorder
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
 from services.worker.replies.ticket import Ticket
 from services.worker.residents import Residents
 from services.worker.runtime.port import LoadedModel
 from services.worker.subscription import Subscription
+
+# How long a gateway may take to answer a claim: the device waits.
+CLAIM_SECONDS = 2.0
 
 
 class Lane:
@@ -46,6 +50,7 @@ class Lane:
         loader: Loader[LoadedModel],
         observer: BatchObserver,
         residents: Residents,
+        recorder: Recorder,
         worker_id: str,
     ) -> None:
         self.version = version
@@ -57,6 +62,8 @@ class Lane:
         self._device = device
         self._observer = observer
         self._residents = residents
+        self._recorder = recorder
+        self._doing = recorder.running((version.name, version.version))
         batching = version.spec.batching
         # Two batches ahead.
         ahead = 2 * batching.max_batch_size
@@ -249,21 +256,32 @@ class Lane:
         return None
 
     async def _run_suspect(self, held: Held) -> None:
-        """It may have been run before, and may have killed who ran it: claim it, then run it alone."""
+        """It may have been run before, and may have killed who ran it: claim it, then run it alone.
+
+        The device is held from the claim on: a claim counts as an attempt, so no other may end the process in between.
+        """
         if held.ticket.closed or held.link.gone or held.seconds_left() <= 0:
             held.ticket.settle()
             return
         held.ticket.started = True
         self._claiming = 1
-        verdict = await held.link.claim(held.work.id)
-        self._claiming = 0
-        if verdict is None and not held.link.gone:
-            self._suspects.appendleft(held)
-        elif verdict is None or not verdict.run:
-            held.ticket.settle()
-        else:
-            async with self._device.turn:
+        async with self._device.turn:
+            verdict = await self._claim(held)
+            self._claiming = 0
+            if verdict is not None and verdict.run:
                 await self._execute([held])
+                return
+        if verdict is None and not held.link.gone:
+            self._suspects.append(held)
+        else:
+            held.ticket.settle()
+
+    async def _claim(self, held: Held) -> Verdict | None:
+        """Asks the gateway; None: it did not answer, and other models wait for the device."""
+        try:
+            return await asyncio.wait_for(held.link.claim(held.work.id), CLAIM_SECONDS)
+        except TimeoutError:
+            return None
 
     async def _run_line(self) -> None:
         """Batches until the line is empty or something more urgent came."""
@@ -307,7 +325,8 @@ class Lane:
             error = FailedPrecondition(self.loader.why_not())
             return [failure(job.id, error) for job in jobs]
         began = time.perf_counter()
-        replies, runs = await self._device.run(lambda: run_batch(model, self.version, jobs))
+        with self._recorder.during(self._doing):
+            replies, runs = await self._device.run(lambda: run_batch(model, self.version, jobs))
         self.meter.ran(len(jobs), time.perf_counter() - began)
         self._observer.ran(runs)
         return replies

@@ -23,8 +23,11 @@ from services.common.errors import HeadraceError
 from services.common.tensors import Array
 from services.worker.cache import ArtifactCache
 from services.worker.device import Device, resident_bytes
+from services.worker.placement import Key
+from services.worker.recorder import Recorder
 from services.worker.runtime import load_model
 from services.worker.runtime.port import LoadedModel
+from services.worker.strikes import refused_until
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +55,7 @@ class Loader(Generic[M]):
     Args:
         open_model: makes the model of the folder with its files.
         slots: how many models this worker loads at a time.
+        recorder: remembers the model if the process ends while it loads.
 
     Attributes:
         model: the loaded model, None before and after a failure.
@@ -66,7 +70,9 @@ class Loader(Generic[M]):
         cache: ArtifactCache,
         open_model: Callable[[Path], Awaitable[M]],
         on_change: Callable[[bool], None],
+        *,
         slots: asyncio.Semaphore,
+        recorder: Recorder,
     ) -> None:
         self.model: M | None = None
         self._version = version
@@ -74,6 +80,7 @@ class Loader(Generic[M]):
         self._open_model = open_model
         self._on_change = on_change
         self._slots = slots
+        self._recorder = recorder
         self._state: LoadState.ValueType = LOAD_STATE_UNSPECIFIED
         self._reason = ""
         self._retry_at = 0.0
@@ -83,6 +90,7 @@ class Loader(Generic[M]):
         self._declared = self.size
         self._measured: int | None = None
         self._progress = 0.0
+        self._check_strikes((version.name, version.version))
 
     @property
     def attempted(self) -> bool:
@@ -135,9 +143,11 @@ class Loader(Generic[M]):
         self._become(LOAD_STATE_LOADING)
         try:
             folder = await self._cache.folder(self._version, self._fetched)
+            doing = self._recorder.loading((self._version.name, self._version.version))
             async with self._slots:
                 before = resident_bytes()
-                model = await self._open_model(folder)
+                with self._recorder.during(doing):
+                    model = await self._open_model(folder)
                 self._measure(resident_bytes() - before)
         except HeadraceError as error:
             self._failed(str(error))
@@ -154,6 +164,18 @@ class Loader(Generic[M]):
         """Drops the model."""
         self.model = None
         self._become(LOAD_STATE_UNSPECIFIED)
+
+    def _check_strikes(self, key: Key) -> None:
+        """Refuses at first what ended earlier processes of this worker."""
+        strikes = self._recorder.strikes(key)
+        seconds = refused_until(strikes) - time.time()
+        if seconds > 0:
+            what = (
+                f"{strikes.loads} times while it was loaded" if strikes.loads else f"{strikes.runs} times while it ran"
+            )
+            self._state, self._reason = LOAD_STATE_FAILED, f"it ended this worker's process {what}"
+            self._retry_at = time.monotonic() + seconds
+            log.error("%s", self.why_not())
 
     def _fetched(self, done: int, total: int) -> None:
         """So many bytes of the files are here."""

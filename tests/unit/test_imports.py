@@ -69,6 +69,7 @@ LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"servic
 PURE: dict[str, set[str]] = {
     "services.worker.batcher": set(),
     "services.worker.placement": set(),
+    "services.worker.strikes": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},
     "services.autoscaler.service_time": set(),
     **{name: SCALING_SIGNALS for name in SCALING_SIGNALS if name.startswith("services.autoscaler.signals")},

@@ -1,0 +1,105 @@
+"""A lane for a version: of tensors or of text, with its loader and its observer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from headrace.v1.model_pb2 import ModelVersion
+from services.common.broker.connect import messaging_system
+from services.common.broker.port import Broker
+from services.common.queues import queue_name
+from services.common.telemetry.instruments import WorkerInstruments
+from services.common.telemetry.setup import Telemetry
+from services.worker.cache import ArtifactCache
+from services.worker.device import Device
+from services.worker.holdings import AnyLane
+from services.worker.lane import Lane
+from services.worker.loading import Loader, M, on_device
+from services.worker.observation import BatchObserver
+from services.worker.recorder import Recorder
+from services.worker.replies.links import Links
+from services.worker.residents import Residents
+from services.worker.settings import WorkerSettings
+from services.worker.text.lane import TextLane
+from services.worker.text.loading import text_opener
+from services.worker.text.observation import TextObserver
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneMaker:
+    """What all lanes of a worker share; called with a version, and whether something names it.
+
+    Attributes:
+        changed: set when a model's state changes.
+    """
+
+    settings: WorkerSettings
+    worker_id: str
+    broker: Broker
+    links: Links
+    device: Device
+    cache: ArtifactCache
+    residents: Residents
+    recorder: Recorder
+    telemetry: Telemetry
+    instruments: WorkerInstruments
+    changed: asyncio.Event
+
+    def __call__(self, version: ModelVersion, eager: bool) -> AnyLane:
+        """A lane that has yet to run."""
+        if version.spec.HasField("text"):
+            return self._text(version, eager)
+        return self._tensors(version, eager)
+
+    def _tensors(self, version: ModelVersion, eager: bool) -> Lane:
+        observer = self._observer(version)
+        loader = self._loader(version, on_device(self.device, version.spec), observer)
+        return Lane(
+            version,
+            eager=eager,
+            broker=self.broker,
+            links=self.links,
+            device=self.device,
+            loader=loader,
+            observer=observer,
+            residents=self.residents,
+            recorder=self.recorder,
+            worker_id=self.worker_id,
+        )
+
+    def _text(self, version: ModelVersion, eager: bool) -> TextLane:
+        observer = self._observer(version)
+        loader = self._loader(version, text_opener(version.spec, self.settings.threads), observer)
+        name, system = (version.name, version.version), messaging_system(self.settings.broker)
+        return TextLane(
+            version,
+            eager=eager,
+            broker=self.broker,
+            links=self.links,
+            loader=loader,
+            # Half of the drain is for generations to end by themselves, half to see the others into new hands.
+            patience=self.settings.drain_seconds / 2,
+            residents=self.residents,
+            worker_id=self.worker_id,
+            observer=TextObserver(self.telemetry, loader, name=name, system=system),
+        )
+
+    def _observer(self, version: ModelVersion) -> BatchObserver:
+        return BatchObserver(
+            self.telemetry,
+            self.instruments,
+            model=version.name,
+            version=version.version,
+            queue=queue_name(version.name, version.version),
+            system=messaging_system(self.settings.broker),
+        )
+
+    def _loader(
+        self, version: ModelVersion, opener: Callable[[Path], Awaitable[M]], observer: BatchObserver
+    ) -> Loader[M]:
+        def on_change(loaded: bool) -> None:
+            observer.loaded(loaded)
+            self.changed.set()
+
+        return Loader(version, self.cache, opener, on_change, slots=self.device.loading, recorder=self.recorder)
