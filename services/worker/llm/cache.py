@@ -12,11 +12,9 @@ _CPU_BYTES = 1 << 30
 _GPU_SHARE = 0.85
 
 
-def kv_shape(
-    config: PreTrainedConfig, options: EngineOptions, *, dtype: torch.dtype, device: torch.device, ranks: int = 1
-) -> KVShape:
-    """What each of `ranks` tensor-parallel ranks keeps of a token."""
-    heads: int = config.num_attention_heads
+def kv_shape(config: PreTrainedConfig, options: EngineOptions, *, dtype: torch.dtype, device: torch.device) -> KVShape:
+    """What one of the model's tensor-parallel ranks keeps of a token."""
+    heads, ranks = int(config.num_attention_heads), options.tensor_parallel_size
     return KVShape(
         layers=config.num_hidden_layers,
         heads=heads // ranks,

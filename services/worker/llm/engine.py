@@ -17,13 +17,11 @@ import torch
 from services.common.errors import InvalidArgument
 from services.worker.llm import loading
 from services.worker.llm.admission import length_limit
-from services.worker.llm.attention import hook
 from services.worker.llm.options import EngineOptions
 from services.worker.llm.port import EngineStats
 from services.worker.llm.request import GenerationRequest, TokenOutput
-from services.worker.llm.runner import Runner
+from services.worker.llm.runner import open_runner
 from services.worker.llm.stepping import Stepper
-from services.worker.llm.structured import Grammars
 
 
 async def open_engine(folder: Path, options: EngineOptions) -> "Engine":
@@ -46,11 +44,8 @@ def _load(folder: Path, options: EngineOptions) -> tuple[Stepper, str]:
     """On the engine's thread, whose torch settings these are; also where the model is."""
     if options.threads:
         torch.set_num_threads(options.threads)
-    hook.register()
-    tokenizer = loading.load_tokenizer(folder)
-    model = loading.load(folder, options, attention=hook.NAME)
-    grammars = Grammars(tokenizer, model.vocab_size, model.eos_token_ids)
-    return Stepper(Runner(model, options, grammars), tokenizer), str(model.device)
+    runner = open_runner(folder, options)
+    return Stepper(runner, loading.load_tokenizer(folder)), runner.device
 
 
 class Engine:
@@ -134,6 +129,8 @@ class Engine:
                 self._loop.call_soon_threadsafe(self._deliver, outputs, self._stepper.stats())
         except Exception as error:
             self._loop.call_soon_threadsafe(self._deliver, error, self._stepper.stats())
+        finally:
+            self._stepper.close()
 
     def _next_actions(self) -> list[Callable[[], list[TokenOutput]]] | None:
         """What came in; waits for it while no sequence is there. None when closed."""

@@ -24,7 +24,8 @@ class EngineOptions:
         max_num_batched_tokens: most tokens in a step.
         prefix_caching: whether sequences may share blocks of equal beginnings.
         attention: which kernel; "auto": the native one on a CPU with a compiler, else gather.
-        threads: of the CPU; 0: as many as torch takes by itself.
+        tensor_parallel_size: ranks that share the model, each a process (see group.py).
+        threads: of the CPU, for each rank; 0: as many as torch takes by itself.
 
     Raises:
         InvalidArgument: a number is too small.
@@ -39,10 +40,11 @@ class EngineOptions:
     max_num_batched_tokens: int = 2048
     prefix_caching: bool = True
     attention: AttentionName = "auto"
+    tensor_parallel_size: int = 1
     threads: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("block_size", "max_num_seqs", "max_num_batched_tokens"):
+        for name in ("block_size", "max_num_seqs", "max_num_batched_tokens", "tensor_parallel_size"):
             if getattr(self, name) < 1:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}; expected at least 1")
         for name in ("max_model_len", "num_blocks", "kv_memory"):

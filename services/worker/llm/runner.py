@@ -1,44 +1,78 @@
 """Computes plans: tokens in, one sampled token out for each sequence that is due one."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from services.worker.llm.attention import make_attention
-from services.worker.llm.cache import block_count, kv_shape
+from services.worker.llm import loading
+from services.worker.llm.attention import hook
 from services.worker.llm.config import SchedulerConfig
-from services.worker.llm.inputs import Inputs
-from services.worker.llm.linears import can_pack, pack_linears
+from services.worker.llm.forward import Forward
+from services.worker.llm.group import Group, encode
 from services.worker.llm.loading import LanguageModel
 from services.worker.llm.options import EngineOptions
 from services.worker.llm.plan import Plan
 from services.worker.llm.sampler import Sampled, Sampler
+from services.worker.llm.sharding import check_ranks, move, shard
+from services.worker.llm.stepping import EngineBroken
 from services.worker.llm.structured import Grammars
 
 
+def open_runner(folder: Path, options: EngineOptions) -> "Runner":
+    """Loads a model on as many ranks as the options say. Blocks.
+
+    Raises:
+        FailedPrecondition, InvalidArgument: see loading.load; or a rank did not come up.
+    """
+    ranks = options.tensor_parallel_size
+    check_ranks(loading.read_config(folder), ranks)
+    hook.register()
+    tokenizer = loading.load_tokenizer(folder)
+    group = Group(folder, options) if ranks > 1 else None
+    try:
+        language_model = loading.load(folder, options, attention=hook.NAME, device="cpu" if group else "")
+        if group is not None:
+            device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+            shard(language_model.model, 0, ranks, group.join(device).add_up)
+            move(language_model.model, device)
+        grammars = Grammars(tokenizer, language_model.vocab_size, language_model.eos_token_ids)
+        return Runner(language_model, options, grammars, group)
+    except BaseException:
+        if group is not None:
+            group.close()
+        raise
+
+
 class Runner:
-    """One model on one device, its KV cache, and the state of its rows. Called from one thread.
+    """One model, and the state of its rows. Called from one thread.
 
     Args:
         grammars: what constrains structured outputs.
+        group: the other ranks, where there are any.
+
+    Attributes:
+        device: where this rank's part is, "cpu" or "cuda:0".
     """
 
-    def __init__(self, language_model: LanguageModel, options: EngineOptions, grammars: Grammars) -> None:
-        model = self._model = language_model.model
-        device, dtype = language_model.device, model.dtype
-        shape = kv_shape(model.config, options, dtype=dtype, device=device)
-        blocks = block_count(shape, options, language_model.max_model_len)
-        self.config = scheduler_config(language_model, options, blocks)
-        self._attention = make_attention(options.attention, shape, blocks)
-        if can_pack(dtype, device):
-            pack_linears(model)
-        columns = -(-language_model.max_model_len // options.block_size)
-        self._inputs = Inputs(options.max_num_seqs, columns, options.block_size, device)
-        self._sampler = Sampler(options.max_num_seqs, language_model.vocab_size, device)
+    def __init__(
+        self, language_model: LanguageModel, options: EngineOptions, grammars: Grammars, group: Group | None = None
+    ) -> None:
+        self._forward = Forward(language_model, options)
+        self._group = group
+        self._sampler = Sampler(options.max_num_seqs, language_model.vocab_size, language_model.device)
+        self.device = str(language_model.device)
+        self.config = scheduler_config(language_model, options, self._forward.num_blocks)
         self.grammars = grammars
+        if group is not None:
+            group.send(str(self._forward.num_blocks).encode())
 
-    @torch.inference_mode()
     def run(self, plan: Plan) -> Sampled:
-        """Computes a plan and draws a token for each of `plan.sampling`. Blocks."""
+        """Computes a plan and draws a token for each of `plan.sampling`. Blocks.
+
+        Raises:
+            EngineBroken: a rank is gone, or out of step.
+        """
         for sequence in plan.admitted:
             if sequence.row >= 0:
                 self._sampler.admit(sequence)
@@ -47,23 +81,27 @@ class Runner:
             return Sampled([], [])
         sequences = [plan.sequences[place] for place in plan.sampling]
         allowed = self.grammars.allowed(sequences, logits.shape[-1])
-        return self._sampler.sample(logits, sequences, allowed)
+        with torch.inference_mode():
+            return self._sampler.sample(logits, sequences, allowed)
+
+    def close(self) -> None:
+        """Ends the other ranks."""
+        if self._group is not None:
+            self._group.close()
 
     def _logits(self, plan: Plan) -> Tensor | None:
         """[sampled, vocabulary]; None if the plan samples nothing."""
-        step = self._inputs.step(plan)
-        self._attention.begin(step)
-        arguments = {
-            "input_ids": self._inputs.tokens(plan)[None],
-            "position_ids": step.positions[None],
-            "use_cache": False,
-            "paged": self._attention,
-        }
-        if not plan.sampling:
-            self._model.base_model(**arguments)  # no logits are wanted, and a vocabulary is dear
-            return None
-        logits: Tensor = self._model(**arguments, logits_to_keep=self._inputs.last_tokens(plan)).logits
-        return logits[0]
+        try:
+            if self._group is not None:
+                self._group.send(encode(plan))
+            if plan.sampling:
+                return self._forward.logits(plan)
+            self._forward.advance(plan)
+        except Exception as error:
+            if self._group is not None:  # the ranks may be anywhere in the step
+                raise EngineBroken(f"a step over {self._group.ranks} ranks failed: {error}") from error
+            raise
+        return None
 
 
 def scheduler_config(language_model: LanguageModel, options: EngineOptions, num_blocks: int) -> SchedulerConfig:

@@ -27,6 +27,10 @@ log = logging.getLogger(__name__)
 _MAX_FAILURES = 3
 
 
+class EngineBroken(ModelFailed):
+    """The runner cannot go on, whatever it is given."""
+
+
 class PlanRunner(Protocol):
     """What computes plans; `runner.Runner` is one."""
 
@@ -34,7 +38,10 @@ class PlanRunner(Protocol):
     grammars: Grammars
 
     def run(self, plan: Plan) -> Sampled:
-        """Computes a plan and draws a token for each of `plan.sampling`."""
+        """Computes a plan and draws a token for each of `plan.sampling`. Raises EngineBroken if it never will again."""
+
+    def close(self) -> None:
+        """Frees what it holds."""
 
 
 class _Decoder:
@@ -87,7 +94,7 @@ class Stepper:
             now: seconds, on the clock of the deadlines.
 
         Raises:
-            ModelFailed: steps fail and no request is at fault; the engine cannot go on.
+            EngineBroken: steps fail and no request is at fault.
         """
         plan = self.scheduler.step(now)
         outputs = [
@@ -111,9 +118,15 @@ class Stepper:
             preemptions=core.counters.preemptions,
         )
 
+    def close(self) -> None:
+        """Frees what the runner holds."""
+        self._runner.close()
+
     def _compute(self, plan: Plan) -> list[TokenOutput]:
         try:
             sampled = self._runner.run(plan)
+        except EngineBroken:
+            raise
         except Exception as error:  # whatever a model raises
             log.exception("a step of %d sequences failed", len(plan.sequences))
             return self._find_fault(plan, error)
@@ -159,7 +172,7 @@ class Stepper:
         self.scheduler.retract(plan)
         self._failures = 0 if faults else self._failures + 1
         if self._failures >= _MAX_FAILURES:
-            raise ModelFailed(f"{_MAX_FAILURES} steps failed in a row: {error}") from error
+            raise EngineBroken(f"{_MAX_FAILURES} steps failed in a row: {error}") from error
         outputs = []
         for sequence in plan.sequences:
             if (found := faults.get(sequence.id)) is not None:
