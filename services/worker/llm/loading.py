@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils.logging import disable_progress_bar
 
 from services.common.errors import FailedPrecondition, InvalidArgument
@@ -187,20 +194,23 @@ def cpu_has_bfloat16() -> bool:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The folder's tokenizer.json: ids only, no chat template.
+    """The folder's tokenizer, without its chat template. Older files than tokenizer.json are converted.
 
     Raises:
         FailedPrecondition: there is none, or it does not load.
     """
     path = folder / "tokenizer.json"
-    if not path.exists():
-        raise FailedPrecondition(
-            f"{folder} has no tokenizer.json; save a fast tokenizer with tokenizer.save_pretrained(folder)"
-        )
     try:
-        return Tokenizer.from_file(str(path))
+        if path.exists():
+            return Tokenizer.from_file(str(path))
+        converted: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        tokenizer: Tokenizer = converted.backend_tokenizer
     except Exception as error:  # the tokenizers package raises bare Exception
-        raise FailedPrecondition(f"{path}: {error}") from error
+        raise FailedPrecondition(
+            f"{folder}: the tokenizer does not load: {error}; expected tokenizer.json, as"
+            " tokenizer.save_pretrained(folder) writes it"
+        ) from error
+    return tokenizer
 
 
 _DTYPES = {

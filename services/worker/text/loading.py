@@ -1,5 +1,6 @@
 """From a version's files to a language model in memory, by the runtime that its spec names."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,23 @@ async def _native(folder: Path, text: TextSpec, threads: int) -> TextModel:
     from services.worker.llm.options import EngineOptions  # noqa: PLC0415
     from services.worker.text.prompts import HuggingFacePrompts  # noqa: PLC0415
 
-    if text.tensor_parallel_size > 1:
-        raise FailedPrecondition("llm.tensor_parallel_size is over 1; this worker runs a model on one device")
+    prompts = await asyncio.to_thread(HuggingFacePrompts, folder)
     engine = await open_engine(folder, EngineOptions(threads=threads, **_options(text)))
-    return TextModel(engine, HuggingFacePrompts(folder), engine.device)
+    return TextModel(engine, prompts, engine.device)
 
 
 def _options(text: TextSpec) -> dict[str, Any]:
     """What the package says; what it leaves open is the engine's to choose."""
     said: dict[str, Any] = {
         name: value
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size", "dtype")
+        for name in (
+            "max_model_len",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "block_size",
+            "dtype",
+            "tensor_parallel_size",
+        )
         if (value := getattr(text, name))
     }
     if text.kv_cache_bytes:

@@ -11,7 +11,7 @@ from services.common.errors import FailedPrecondition, InvalidArgument
 from services.worker.llm import loading
 from services.worker.llm.attention import hook
 from services.worker.llm.options import EngineOptions
-from tests.support.llm_models import EOS, FAMILIES, save_model
+from tests.support.llm_models import EOS, FAMILIES, save_model, tokenizer
 
 
 def load(folder: Path, **options: object) -> loading.LanguageModel:
@@ -100,3 +100,21 @@ def test_types(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "cpu_has_bfloat16", lambda: False)
     assert load(tmp_path).model.dtype == torch.float32
     assert load(tmp_path, dtype="bfloat16").model.dtype == torch.bfloat16
+
+
+def test_a_tokenizer_in_older_files_is_converted(tmp_path: Path) -> None:
+    save_model(tmp_path, "gpt2")
+    whole = tokenizer()
+    (tmp_path / "tokenizer.json").unlink()
+    whole.model.save(str(tmp_path))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    converted = loading.load_tokenizer(tmp_path)
+    ids = whole.encode("the rest is silence").ids
+    assert converted.encode("the rest is silence").ids == ids
+    assert converted.decode(ids) == "the rest is silence"
+
+
+def test_without_a_tokenizer_the_folder_is_told_what_lacks(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(FailedPrecondition, match=r"the tokenizer does not load.*expected tokenizer\.json"):
+        loading.load_tokenizer(tmp_path)
