@@ -1,6 +1,8 @@
 """What a call can fail with, on the client's side."""
 
 import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 
 class HeadraceError(Exception):
@@ -22,7 +24,13 @@ class NotFoundError(HeadraceError):
 
 
 class QueueFullError(HeadraceError):
-    """The model's queue is full; try again shortly."""
+    """The model's queue is full, or the request is over a size limit.
+
+    Attributes:
+        retry_after: seconds after which to try again; None where the server does not say (a smaller request may do).
+    """
+
+    retry_after: float | None = None
 
     code = "RESOURCE_EXHAUSTED"
 
@@ -80,4 +88,19 @@ def from_rpc_error(error: grpc.RpcError) -> HeadraceError:
     kind = _KINDS.get(code().name, HeadraceError)
     typed = kind(details() or code().name)
     typed.code = code().name
+    if isinstance(typed, QueueFullError):
+        typed.retry_after = _retry_after(error)
     return typed
+
+
+def _retry_after(error: grpc.RpcError) -> float | None:
+    """google.rpc.RetryInfo out of the trailing metadata."""
+    trailing = getattr(error, "trailing_metadata", None)
+    packed = dict(trailing() or ()).get("grpc-status-details-bin") if callable(trailing) else None
+    if not isinstance(packed, bytes):
+        return None
+    info = RetryInfo()
+    for detail in Status.FromString(packed).details:
+        if detail.Unpack(info):
+            return float(info.retry_delay.ToMicroseconds() / 1e6)
+    return None

@@ -28,6 +28,7 @@ _TYPES = {
     torch.int32: "INT32",
     torch.int64: "INT64",
     torch.float16: "FP16",
+    torch.bfloat16: "BF16",
     torch.float32: "FP32",
     torch.float64: "FP64",
 }

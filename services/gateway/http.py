@@ -30,7 +30,7 @@ def http_application(methods: MethodTable, *further: APIRouter) -> FastAPI:
     async def on_error(request: Request, error: HeadraceError) -> JSONResponse:
         if request.url.path.startswith(openai_errors.PREFIX):
             return openai_errors.response_of(error)
-        return JSONResponse({"error": str(error)}, status_of(error).http)
+        return JSONResponse({"error": str(error)}, status_of(error).http, openai_errors.retry_header(error))
 
     @app.get("/v2/health/live", tags=["health"])
     async def live() -> Response:

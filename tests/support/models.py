@@ -1,5 +1,6 @@
 """Small models that the tests make: ONNX, and one torch.export archive."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -229,4 +230,54 @@ def exported_sum(path: Path, most: int = 32) -> Path:
     rows = torch.export.Dim("n", min=1, max=most)
     example = (torch.ones(4, 3), torch.ones(4, 3))
     torch.export.save(torch.export.export(Sums(), example, dynamic_shapes={"x": {0: rows}, "y": {0: rows}}), path)
+    return path
+
+
+def row_sum(path: Path) -> Path:
+    """x FP32 [N, length] → sum FP32 [N, 1] of each row: zeros behind a row change nothing."""
+    return _save(
+        path,
+        helper.make_graph(
+            [helper.make_node("ReduceSum", ["x", "axis"], ["sum"], keepdims=1)],
+            "row_sum",
+            [helper.make_tensor_value_info("x", FLOAT, ["N", "length"])],
+            [helper.make_tensor_value_info("sum", FLOAT, ["N", 1])],
+            [helper.make_tensor("axis", INT64, [1], [1])],
+        ),
+    )
+
+
+def fives(path: Path) -> Path:
+    """x FP32 [N, length] → y FP32 [N, 5] = x, whose length must be five."""
+    return _save(
+        path,
+        helper.make_graph(
+            [helper.make_node("Add", ["x", "zeros"], ["sum"]), helper.make_node("Reshape", ["sum", "to"], ["y"])],
+            "fives",
+            [helper.make_tensor_value_info("x", FLOAT, ["N", "length"])],
+            [helper.make_tensor_value_info("y", FLOAT, ["N", 5])],
+            [helper.make_tensor("zeros", FLOAT, [1], [0.0]), helper.make_tensor("to", INT64, [2], [-1, 5])],
+        ),
+    )
+
+
+def exported_double(path: Path, dtype: str = "bfloat16") -> Path:
+    """A .pt2: x [n, 4] of a torch type → output0 = x + x."""
+    import torch
+
+    class Double(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + x
+
+    rows = torch.export.Dim("n", min=1, max=32)
+    example = (torch.ones(4, 4, dtype=getattr(torch, dtype)),)
+    torch.export.save(torch.export.export(Double(), example, dynamic_shapes={"x": {0: rows}}), path)
+    return path
+
+
+def folder(path: Path, make: Callable[[Path], Path], manifest: str) -> Path:
+    """A package folder: the model that `make` makes, and a model.yaml."""
+    path.mkdir(parents=True)
+    make(path / "model.onnx")
+    (path / "model.yaml").write_text(manifest)
     return path

@@ -14,6 +14,7 @@ from grpc import aio
 from services.common.errors import FailedPrecondition, HeadraceError, Internal, status_of
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import Call, MethodTable, Stream, Unary
+from services.gateway.hosts.details import add_details
 from services.gateway.hosts.framing import plain_value, shown
 from services.gateway.hosts.serving import Gate, gated, with_standard_services
 
@@ -94,6 +95,7 @@ async def _abort(context: Any, call: Call, error: Exception) -> None:
     if not isinstance(error, HeadraceError):
         log.error("%s failed", call.method, exc_info=error)
         error = Internal("internal error; the server's log has the details")
+    add_details(call, error)
     text = shown(str(error)).encode(errors="replace").decode()
     await context.abort(_CODES[status_of(error).grpc], text, _trailing(call))
 

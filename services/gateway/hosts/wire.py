@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from services.common.errors import Cancelled, HeadraceError, InvalidArgument, status_of
 from services.gateway.application import Event
 from services.gateway.calls import Call
+from services.gateway.hosts.details import add_details
 from services.gateway.hosts.framing import ACCEPTED_ENCODINGS, Unframer, encode_message, frame, shown, trailer
 
 _HEADERS = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", ACCEPTED_ENCODINGS)]
@@ -168,6 +169,7 @@ class Outgoing:
 
     async def fail(self, error: HeadraceError) -> None:
         """The error's status: in the trailers, or in the headers where nothing has been sent."""
+        add_details(self._call, error)
         status = [
             (b"grpc-status", str(status_of(error).grpc).encode()),
             (b"grpc-message", encode_message(shown(str(error)))),

@@ -42,8 +42,12 @@ def body_of(error: HeadraceError) -> dict[str, Any]:
 def response_of(error: HeadraceError) -> JSONResponse:
     """Status and body. What is not offered is the caller's mistake: 400, so that clients do not try again."""
     status = 400 if isinstance(error, Unimplemented) else status_of(error).http
-    headers = {"retry-after": str(max(1, round(error.retry_after)))} if isinstance(error, QueueFull) else None
-    return JSONResponse(body_of(error), status, headers)
+    return JSONResponse(body_of(error), status, retry_header(error))
+
+
+def retry_header(error: HeadraceError) -> dict[str, str] | None:
+    """When to come again, in whole seconds, where that helps."""
+    return {"retry-after": str(max(1, round(error.retry_after)))} if isinstance(error, QueueFull) else None
 
 
 async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
