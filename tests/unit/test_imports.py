@@ -35,6 +35,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "transformers": ("services.worker.llm.", "services.worker.text.prompts"),
     "tokenizers": ("services.worker.llm.",),
     "llguidance": ("services.worker.llm.structured",),
+    "triton": ("services.worker.llm.attention.triton",),
     "pyvoy": ("services.gateway.hosts.launcher",),
     "uvicorn": ("services.gateway.hosts.aio",),
     "opentelemetry": ("services.common.telemetry.",),

@@ -6,7 +6,7 @@ from typing import Literal
 from services.common.errors import InvalidArgument
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-AttentionName = Literal["auto", "native", "gather"]
+AttentionName = Literal["auto", "native", "gather", "triton"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class EngineOptions:
         max_num_seqs: most sequences in a step.
         max_num_batched_tokens: most tokens in a step.
         prefix_caching: whether sequences may share blocks of equal beginnings.
-        attention: which kernel; "auto": the native one on a CPU with a compiler, else gather.
+        attention: which kernel; "auto": Triton's on CUDA, the native one on a CPU with a compiler, else gather.
         tensor_parallel_size: ranks that share the model, each a process (see group.py).
         threads: of the CPU, for each rank; 0: as many as torch takes by itself.
 

@@ -21,6 +21,14 @@ def make_attention(name: AttentionName, shape: KVShape, num_blocks: int) -> Page
         except FailedPrecondition:
             if name == "native":
                 raise
+    elif name in {"auto", "triton"} and shape.device.type == "cuda":
+        try:
+            from services.worker.llm.attention.triton import TritonAttention  # noqa: PLC0415
+
+            return TritonAttention(shape, num_blocks)
+        except (FailedPrecondition, ImportError) as error:
+            if name == "triton":
+                raise FailedPrecondition(f"triton attention does not run here: {error}") from error
     elif name not in {"auto", "gather"}:
         raise FailedPrecondition(f"attention '{name}' does not run on {shape.device.type}; set it to auto")
     return GatherAttention(shape, num_blocks)
