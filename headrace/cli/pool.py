@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -43,6 +44,8 @@ class WorkerPool(SupervisorServiceServicer):
         self._changed = changed
         self._say = say
         self._members: dict[str, _Member] = {}
+        # A start is work for one core. More of them at once would all be ready late, the first one above all.
+        self._places = asyncio.Semaphore(os.cpu_count() or 1)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -56,11 +59,13 @@ class WorkerPool(SupervisorServiceServicer):
         child = self._make(name)
         self._members[name] = _Member(child)
         try:
-            await child.start()
+            async with self._places:
+                if not child.stopping:
+                    await child.start()
         except BaseException:
-            del self._members[name]
+            self._members.pop(name, None)
             raise
-        if child.stopping:  # it was told to leave while it started
+        if child.stopping:  # it was told to leave before it was there
             await self._end(child)
             return
         self._keep(child)
