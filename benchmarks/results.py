@@ -17,11 +17,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One measurement of a cell, or the medians of several."""
+    """One measurement of a cell, or the medians of several.
+
+    Attributes:
+        cpu_us: processor time of all the subject's processes for one request, in microseconds; the client's is not in.
+    """
 
     rate: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ def medians(runs: Iterable[tuple[Cell, Figures]]) -> dict[Cell, Figures]:
             median(one.rate for one in repeats),
             median(one.p50_ms for one in repeats),
             median(one.p99_ms for one in repeats),
+            median(one.cpu_us for one in repeats),
         )
         for cell, repeats in by_cell.items()
     }
@@ -82,7 +88,7 @@ def bar_lines(runs: Sequence[tuple[Cell, Figures]]) -> list[str]:
 
 
 def table(figures: dict[Cell, Figures]) -> list[str]:
-    """A Markdown table: requests/s (p50 / p99 in ms), a row for each model and subject."""
+    """A Markdown table: requests/s (p50 / p99 in ms), processor time; a row for each model and subject."""
     callers = sorted({cell.callers for cell in figures})
     rows = list(dict.fromkeys((cell.model, cell.subject) for cell in figures))
     lines = ["| model | server | " + " | ".join(f"{count} caller{'s' * (count > 1)}" for count in callers) + " |"]
@@ -94,4 +100,6 @@ def table(figures: dict[Cell, Figures]) -> list[str]:
 
 
 def _text(figures: Figures | None) -> str:
-    return f"{figures.rate:,.0f} ({figures.p50_ms:.2f} / {figures.p99_ms:.2f})" if figures else "–"
+    if figures is None:
+        return "–"
+    return f"{figures.rate:,.0f} ({figures.p50_ms:.2f} / {figures.p99_ms:.2f}) {figures.cpu_us:.0f} µs"

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import subjects, workloads
+from benchmarks.processes import cpu_seconds
 from benchmarks.results import Cell, Figures, bar_lines, medians, table
 from benchmarks.subjects import SkippedError, Started, started
 from benchmarks.workloads import Workload
@@ -46,36 +47,45 @@ def measure(
                         cell = Cell(subject.name, workload.name, callers)
                         figures = one(subject, request, callers, options.warm_up, options.seconds)
                         runs.append((cell, figures))
-                        say(
-                            f"{repeat + 1}/{options.repeats} {cell.model:8}{callers:3} callers  {cell.subject:9}"
-                            f"{figures.rate:8.0f}/s  p50 {figures.p50_ms:7.2f}  p99 {figures.p99_ms:7.2f} ms"
-                        )
+                        say(f"{repeat + 1}/{options.repeats} {line(cell, figures)}")
     return runs
+
+
+def line(cell: Cell, figures: Figures) -> str:
+    """One measurement, for the terminal."""
+    what = f"{cell.model:8}{cell.callers:3} callers  {cell.subject:9}{figures.rate:8.0f}/s"
+    return f"{what}  p50 {figures.p50_ms:7.2f}  p99 {figures.p99_ms:7.2f} ms  cpu {figures.cpu_us:4.0f} µs"
 
 
 def one(subject: Started, request: Path, callers: int, warm_up: float, seconds: float) -> Figures:
     """One cell, in a client process of its own. Raises CalledProcessError where a call failed."""
     command = [sys.executable, "-m", "benchmarks.load", subject.address, str(request)]
     command += [str(callers), str(warm_up), str(seconds)]
+    processes = set(subject.processes)
+    before = cpu_seconds(processes)
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return Figures(**json.loads(done.stdout))
+    spent = cpu_seconds(processes) - before
+    found = json.loads(done.stdout)
+    return Figures(cpu_us=spent / found.pop("calls") * 1e6, **found)
 
 
 def machine() -> str:
-    """Processor and cores."""
+    """Processor, cores, and how busy it is: call it before anything is measured."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     name = models[0].partition(":")[2].strip() if models else platform.machine()
-    return f"{name}, {os.cpu_count()} cores shared with the client"
+    load = ", ".join(f"{average:.1f}" for average in os.getloadavg())
+    return f"{name}, {os.cpu_count()} cores shared with the client, load before the run {load}"
 
 
-def report(runs: Sequence[tuple[Cell, Figures]], notes: Sequence[str], options: argparse.Namespace) -> str:
+def report(runs: Sequence[tuple[Cell, Figures]], where: str, notes: Sequence[str], options: argparse.Namespace) -> str:
     """One run as a section of RESULTS.md."""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     command = f"python -m benchmarks.run {' '.join(sys.argv[1:])}".strip()
     lines = [f"## {now}, commit {commit.stdout.strip() or 'unknown'}", ""]
-    lines += [f"{machine()}. `{command}`", ""]
-    lines += [f"Requests/s (p50 / p99 in ms), medians of {options.repeats} runs of {options.seconds:g} s.", ""]
+    lines += [f"{where}. `{command}`", ""]
+    lines.append("Requests/s (p50 / p99 in ms) and the processor time of the server's processes for one request;")
+    lines += [f"medians of {options.repeats} runs of {options.seconds:g} s.", ""]
     lines += [*table(medians(sorted(runs, key=lambda run: _order(run[0])))), ""]
     lines += [f"- {line}" for line in (*bar_lines(runs), *notes)]
     return "\n".join(lines) + "\n"
@@ -89,6 +99,7 @@ def _order(cell: Cell) -> tuple[int, int]:
 def main(options: argparse.Namespace) -> None:
     """Starts, measures, prints, appends."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    where = machine()
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name, ExitStack() as stack:
         folder = Path(name)
         asked = [workloads.make(model, folder) for model in options.models]
@@ -109,7 +120,7 @@ def main(options: argparse.Namespace) -> None:
     spans = Counter(service for service, _ in collector.spans)
     sent = ", ".join(f"{count} from {service}" for service, count in sorted(spans.items()))
     notes.append(f"at the collector: spans {sent or 'none'}; metrics of {len(collector.metrics)} names")
-    text = report(runs, notes, options)
+    text = report(runs, where, notes, options)
     say(f"\n{text}")
     if options.save:
         with RESULTS.open("a") as results:

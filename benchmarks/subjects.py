@@ -1,9 +1,10 @@
 """Who is measured: each subject has a name, the models it serves, and a way to start it."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import grpc
 from benchmarks import others
 from benchmarks.headrace_stack import counted_requests, headrace, why_no_rabbitmq
 from benchmarks.load import METHOD
+from benchmarks.processes import descendants
 from benchmarks.workloads import MLP, TRIVIAL, Workload
 from tests.support.collector import Received
 
@@ -31,12 +33,14 @@ class Started:
     """A subject that serves.
 
     Attributes:
+        processes: all that it started.
         telemetry: tells, after the run, what was recorded of it; None for others' servers.
     """
 
     name: str
     address: str
     models: frozenset[str]
+    processes: frozenset[int]
     telemetry: Callable[[], str] | None = None
 
 
@@ -48,6 +52,7 @@ def started(name: str, folder: Path, workloads: Sequence[Workload], collector: R
         SkippedError: it cannot run here.
         AssertionError: it answers wrong.
     """
+    before = descendants(os.getpid())
     if name in (EMBEDDED, RABBITMQ):
         if name == RABBITMQ and (why := why_no_rabbitmq()):
             raise SkippedError(why)
@@ -56,15 +61,17 @@ def started(name: str, folder: Path, workloads: Sequence[Workload], collector: R
                 name,
                 up.address("gateway"),
                 frozenset((TRIVIAL, MLP)),
+                frozenset(descendants(os.getpid()) - before),
                 lambda: f"{name}: {counted_requests(up)} requests in the gateway's metrics",
             )
             _probe(subject, workloads)
             yield subject
         return
     with _other(name, folder, workloads) as address:
-        subject = Started(name, address, frozenset((TRIVIAL,) if name == ECHO else (TRIVIAL, MLP)))
+        subject = Started(name, address, frozenset((TRIVIAL,) if name == ECHO else (TRIVIAL, MLP)), frozenset())
         _probe(subject, workloads)
-        yield subject
+        # Only now: some start their workers late.
+        yield replace(subject, processes=frozenset(descendants(os.getpid()) - before))
 
 
 def _other(name: str, folder: Path, workloads: Sequence[Workload]) -> AbstractContextManager[str]:

@@ -4,13 +4,13 @@ from benchmarks.results import Bar, Cell, Figures, bar_lines, medians, ratio, ta
 
 
 def at(subject: str, rate: float, model: str = "trivial", callers: int = 64) -> tuple[Cell, Figures]:
-    return Cell(subject, model, callers), Figures(rate, p50_ms=1000 / rate, p99_ms=2000 / rate)
+    return Cell(subject, model, callers), Figures(rate, p50_ms=1000 / rate, p99_ms=2000 / rate, cpu_us=100)
 
 
 def test_medians_take_each_figure_by_itself() -> None:
     cell = Cell("echo", "trivial", 1)
-    runs = [(cell, Figures(10, 3, 30)), (cell, Figures(30, 1, 90)), (cell, Figures(20, 2, 60))]
-    assert medians(runs) == {cell: Figures(20, 2, 60)}
+    runs = [(cell, Figures(10, 3, 30, 7)), (cell, Figures(30, 1, 90, 9)), (cell, Figures(20, 2, 60, 8))]
+    assert medians(runs) == {cell: Figures(20, 2, 60, 8)}
 
 
 def test_a_ratio_compares_within_a_repeat_so_that_a_slow_repeat_does_not_count() -> None:
@@ -39,6 +39,6 @@ def test_the_table_has_a_row_for_each_server_and_a_gap_where_nothing_was_measure
     assert table(cells) == [
         "| model | server | 1 caller | 64 callers |",
         "|---|---|---|---|",
-        "| trivial | echo | 500 (2.00 / 4.00) | 2,000 (0.50 / 1.00) |",
-        "| mlp | embedded | – | 1,000 (1.00 / 2.00) |",
+        "| trivial | echo | 500 (2.00 / 4.00) 100 µs | 2,000 (0.50 / 1.00) 100 µs |",
+        "| mlp | embedded | – | 1,000 (1.00 / 2.00) 100 µs |",
     ]
