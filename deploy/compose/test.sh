@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings each system up from nothing on a real Docker engine, uses it, breaks it, and takes it down again.
-#     deploy/compose/test.sh [SYSTEM …]       (cluster single)
+#     deploy/compose/test.sh [SYSTEM …]       (cluster, single; both if none is named)
 # Needs Docker with compose, and this checkout's .venv (`make test` or `make demo` makes it).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -56,10 +56,11 @@ single() {
   check push
   up single
   check load --seconds 5 --callers 4
-  docker compose logs single | grep -m 3 'model=digits'
+  docker compose logs --tail 3 single | grep 'outcome=ok'
 }
 
-for system in "${@:-cluster}"; do
+[ $# -gt 0 ] || set -- cluster single
+for system in "$@"; do
   down
   "$system"
   down
