@@ -33,7 +33,6 @@ class Native:
 
     def __init__(self, folder: Path, dtype: Any, threads: int) -> None:
         self._runner = asyncio.Runner()
-        # No prefix survives a round: the cache is off where it would answer from the round before (see __call__).
         self._engine: Engine = self._runner.run(open_engine(folder, EngineOptions(dtype=dtype, threads=threads)))
         self._rounds = 0
 
