@@ -56,6 +56,8 @@ class Queue(_Part):
     max_requests: Annotated[int, Field(ge=1)] | None = None
     default_timeout_ms: Annotated[int, Field(ge=1)] | None = None
     max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
+    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    burst: Annotated[int, Field(ge=1)] | None = None
 
 
 class Warmup(_Part):
@@ -131,6 +133,10 @@ class Manifest(_Part):
         spec.queue.max_requests = self.queue.max_requests or 0
         spec.queue.default_timeout_ms = self.queue.default_timeout_ms or 0
         spec.queue.max_attempts = self.queue.max_attempts or 0
+        if self.queue.burst and not self.queue.requests_per_second:
+            raise ManifestError("a burst needs a rate; set queue.requests_per_second, too", "queue", "burst")
+        spec.queue.requests_per_second = self.queue.requests_per_second or 0.0
+        spec.queue.burst = self.queue.burst or 0
         spec.memory_bytes = self.memory
         spec.description = self.description
         spec.parameters.update(self.parameters)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import ceil
 
 from headrace.v1.model_pb2 import Model, ModelVersion
 from headrace.v1.rollout_pb2 import Rollout
@@ -14,6 +15,7 @@ from services.common.queues import (
     queue_name,
 )
 from services.gateway.protocol.signature import Signature
+from services.gateway.rate import TokenBucket
 from services.gateway.split import GOVERNED, Split, place_of, place_of_nth
 
 # More than any version has; Python refuses to read thousands of them.
@@ -31,6 +33,7 @@ class Route:
         timeout: seconds for requests that bring no deadline.
         max_attempts: granted claims after which a request is given up.
         text: it is a language model.
+        rate: what bounds its requests a second; None: nothing.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Route:
     timeout: float
     max_attempts: int
     text: bool
+    rate: TokenBucket | None = None
 
 
 def route_of(version: ModelVersion) -> Route:
@@ -57,7 +61,12 @@ def route_of(version: ModelVersion) -> Route:
         timeout=queue.default_timeout_ms / 1000 or (DEFAULT_TEXT_TIMEOUT if text else DEFAULT_TIMEOUT),
         max_attempts=queue.max_attempts or DEFAULT_MAX_ATTEMPTS,
         text=text,
+        rate=_rate(queue.requests_per_second, queue.burst),
     )
+
+
+def _rate(per_second: float, burst: int) -> TokenBucket | None:
+    return TokenBucket(per_second, burst or max(1, ceil(per_second))) if per_second else None
 
 
 @dataclass(slots=True)

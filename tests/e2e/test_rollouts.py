@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from headrace import Client
-from headrace.client.errors import FailedPreconditionError
+from headrace.client.errors import FailedPreconditionError, QueueFullError
 from headrace.client.registry import RegistryClient
 from headrace.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -274,3 +274,19 @@ def test_gateways_serve_by_their_last_routes_while_the_registry_is_away(
         assert call(stub_of(client), "kept", version="2") == ("2", 2.0)
     finally:
         os.kill(stack.pid("registry"), signal.SIGCONT)
+
+
+def test_a_model_takes_so_many_requests_a_second_as_its_package_says(
+    registry: RegistryClient, client: Client, tmp_path: Path
+) -> None:
+    package = tmp_path / "limited"
+    package.mkdir()
+    models.add(package / "model.onnx", 1)
+    (package / "model.yaml").write_text("queue: {requests_per_second: 0.01, burst: 3}\n")
+    registry.push("limited", package)
+    wait_until(lambda: ready(client, "limited"), "it to be ready")
+    zeros = np.zeros((1, 16), np.float32)
+    for _ in range(3):
+        client.infer("limited", zeros, timeout=30)
+    with pytest.raises(QueueFullError, match=r"takes 0\.01 requests a second at this gateway; try again in"):
+        client.infer("limited", zeros, timeout=30)

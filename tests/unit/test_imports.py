@@ -92,10 +92,12 @@ PURE: dict[str, set[str]] = {
         "headrace.v1.text_generation_pb2",
     },
     "services.gateway.split": set(),
+    "services.gateway.rate": set(),
     "services.common.outcomes": set(),
     "services.registry.rollouts": {"services.common.outcomes", "headrace.v1.rollout_pb2"},
     "services.gateway.routes": {
         "services.gateway.split",
+        "services.gateway.rate",
         "headrace.v1.rollout_pb2",
         "services.common.queues",
         "services.gateway.protocol.signature",

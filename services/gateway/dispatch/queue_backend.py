@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from services.common.broker.port import Broker, Depth
-from services.common.errors import DeadlineExceeded, NotFound, Unavailable
+from services.common.errors import DeadlineExceeded, NotFound, QueueFull, Unavailable
 from services.gateway.backend import Answer, Events, TextEnd, Work
 from services.gateway.deadlines import Deadlines
 from services.gateway.dispatch.links import ReplyChannel
@@ -107,6 +107,13 @@ class QueueBackend:
     def _admit(self, work: Work, stream: TextStream | None = None) -> Pending:
         """The request as it waits for its answer, and what fails it at its deadline. Raises QueueFull."""
         loop = asyncio.get_running_loop()
+        route = work.route
+        if route.rate is not None and (seconds := route.rate.take(loop.time())):
+            raise QueueFull(
+                f"model '{route.name}' takes {route.rate.rate:g} requests a second at this gateway; try again in"
+                f" {seconds:.2g} s, or raise queue.requests_per_second in its model.yaml",
+                retry_after=seconds,
+            )
         now_us = time.time_ns() // 1000
         pending = Pending(
             id=next(self._ids),

@@ -1,0 +1,24 @@
+"""How many requests a second a model takes at one gateway: a token bucket. Pure."""
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class TokenBucket:
+    """Full at first; `rate` tokens come each second, at most `burst` are kept, each request takes one."""
+
+    rate: float
+    burst: int
+    _tokens: float = -1.0
+    _at: float = 0.0
+
+    def take(self, now: float) -> float:
+        """Takes a token. Returns 0, or in how many seconds the next will be there if there is none."""
+        if self._tokens < 0:
+            self._tokens, self._at = float(self.burst), now
+        self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
+        self._at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) / self.rate
+        self._tokens -= 1
+        return 0.0
