@@ -96,22 +96,30 @@ class QueueSpec(_message.Message):
     MAX_REQUESTS_FIELD_NUMBER: _builtins.int
     DEFAULT_TIMEOUT_MS_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BURST_FIELD_NUMBER: _builtins.int
     max_requests: _builtins.int
     """Most requests admitted and unanswered; more are refused with RESOURCE_EXHAUSTED. 0: the server's default."""
     default_timeout_ms: _builtins.int
     """Deadline of requests that bring none. 0: the server's default."""
     max_attempts: _builtins.int
     """A request during whose run a worker died this often fails instead of taking another. 0: the default (3)."""
+    requests_per_second: _builtins.float
+    """Requests that each gateway admits in a second, on average; more are refused with RESOURCE_EXHAUSTED. 0: any number."""
+    burst: _builtins.int
+    """How many may come at once after a pause. 0: as many as come in a second."""
     def __init__(
         self,
         *,
         max_requests: _builtins.int = ...,
         default_timeout_ms: _builtins.int = ...,
         max_attempts: _builtins.int = ...,
+        requests_per_second: _builtins.float = ...,
+        burst: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_timeout_ms", b"default_timeout_ms", "max_attempts", b"max_attempts", "max_requests", b"max_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "default_timeout_ms", b"default_timeout_ms", "max_attempts", b"max_attempts", "max_requests", b"max_requests", "requests_per_second", b"requests_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

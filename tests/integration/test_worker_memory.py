@@ -1,14 +1,16 @@
 """More models than fit: loaded when asked for, evicted when others are, and never in each other's way."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 
 import pytest
 from grpc import aio
 
+from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.fleet_pb2 import LOAD_STATE_FAILED, LOAD_STATE_READY, ListWorkersRequest, Worker
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
+from headrace.v1.work_pb2 import WorkRequest
 from services.common.queues import queue_name
 from services.worker.subscription import home_priority
 from tests.integration.test_worker_bench import (
@@ -20,6 +22,7 @@ from tests.integration.test_worker_bench import (
     row,
     running_bench,
     until,
+    work,
 )
 from tests.support import models
 
@@ -167,3 +170,44 @@ async def test_requests_for_a_cold_model_load_it_once_at_home(bench: Bench, regi
             assert await asyncio.gather(*(ask(bench, one, model, at) for at in range(20))) == [*range(1, 21)]
         for name in names:
             await holds(registry, name, *(model for model, home in homes.items() if home == name))
+
+
+async def test_work_spills_to_another_worker_only_when_the_holder_is_saturated(
+    bench: Bench, registry: aio.Channel
+) -> None:
+    folder = bench.folder / "busy"
+    folder.mkdir()
+    models.burn(folder / "model.onnx")
+    (folder / "model.yaml").write_text(f"memory: {DECLARED_MIB}MiB\nwarmup: {{disabled: true}}\n")
+    await asyncio.to_thread(bench.push, "busy", folder)
+
+    def turns(count: int) -> WorkRequest:
+        made = work("burn", count)
+        request = ModelInferRequest.FromString(made.body)
+        request.model_name = "busy"
+        return WorkRequest(body=request.SerializeToString())
+
+    async def holders() -> list[str]:
+        return [name for name, said in (await fleet(registry)).items() if "busy" in ready(said)]
+
+    async with gateway() as one:
+        for name in ("w1", "w2"):
+            await worker(bench, name, holds=2, HEADRACE_MODELS="busy,m0,m1")
+        await bench.depth("headrace.busy.1", 0, 2)
+        for _ in range(5):
+            [request_id] = await bench.publish("headrace.busy.1", one.reply_to, turns(1))
+            assert (await answered(one, request_id)).WhichOneof("outcome") == "body"
+        await until(lambda: _one(holders()))
+        # The holder takes two at a time of what cannot be batched: the third is more than it wants.
+        ids = [(await bench.publish("headrace.busy.1", one.reply_to, turns(2_000)))[0] for _ in range(3)]
+        await until(lambda: _both(holders()))
+        for request_id in ids:
+            assert (await answered(one, request_id)).WhichOneof("outcome") == "body"
+
+
+async def _one(holders: Awaitable[list[str]]) -> bool:
+    return len(await holders) == 1
+
+
+async def _both(holders: Awaitable[list[str]]) -> bool:
+    return sorted(await holders) == ["w1", "w2"]
