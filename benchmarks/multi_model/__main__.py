@@ -1,12 +1,14 @@
 """500 models under a Zipf popularity on two workers whose memory holds a tenth of them.
 
 python -m benchmarks.multi_model [--models 500] [--hold 50] [--requests 6000] [--evictions 5000] [--callers 8]
+    [--rabbitmq]
 """
 
 import argparse
 import asyncio
 import tempfile
 import time
+from contextlib import ExitStack
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from benchmarks.multi_model.callers import call_all, percentile
 from benchmarks.multi_model.fleet import WORKERS, fleet, settled, zoo_stack
 from benchmarks.multi_model.popularity import lru_misses, zipf
 from headrace import Client
+from tests.support.brokers import rabbitmq_server
 from tests.support.stack import RunningStack
 
 
@@ -73,15 +76,21 @@ def main() -> None:
     parser.add_argument("--cold", type=int, default=200)
     parser.add_argument("--evictions", type=int, default=5000)
     parser.add_argument("--callers", type=int, default=8)
+    parser.add_argument("--rabbitmq", action="store_true", help="on a RabbitMQ node of its own")
     options = parser.parse_args()
     capacity = options.hold * sum(size.declared_mib for size in zoo.SIZES) // len(zoo.SIZES) * 2**20
-    with tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as parts:
+        folder, broker = Path(parts.enter_context(tempfile.TemporaryDirectory())), ""
+        if options.rabbitmq:
+            (folder / "rabbitmq").mkdir()
+            broker = parts.enter_context(rabbitmq_server(folder / "rabbitmq")).url
         began = time.perf_counter()
-        with zoo_stack(Path(folder), options.models, capacity) as up, Client(up.address("gateway")) as client:
-            say(f"start: {options.models} models pushed and consumed in {time.perf_counter() - began:.1f} s")
-            under_zipf(up, client, options, capacity)
-            cold(up, client, options)
-            churn(up, client, options)
+        up = parts.enter_context(zoo_stack(folder, options.models, capacity, broker))
+        client = parts.enter_context(Client(up.address("gateway")))
+        say(f"start: {options.models} models pushed and consumed in {time.perf_counter() - began:.1f} s")
+        under_zipf(up, client, options, capacity)
+        cold(up, client, options)
+        churn(up, client, options)
 
 
 if __name__ == "__main__":

@@ -53,10 +53,14 @@ def settled(client: Client) -> Fleet:
 
 
 @contextmanager
-def zoo_stack(folder: Path, models: int, capacity: int) -> Iterator[RunningStack]:
-    """A stack whose workers hold `capacity` bytes together, with models 0, 1, … pushed and known to the gateway."""
+def zoo_stack(folder: Path, models: int, capacity: int, broker: str = "") -> Iterator[RunningStack]:
+    """A stack whose workers hold `capacity` bytes together, with models 0, 1, … pushed and known to the gateway.
+
+    Args:
+        broker: a URL; empty: the embedded one.
+    """
     environment = {"HEADRACE_MEMORY_BUDGET": str(capacity // WORKERS), "OMP_NUM_THREADS": "1"}
-    with running_stack(folder / "data", workers=WORKERS, environment=environment) as up:
+    with running_stack(folder / "data", workers=WORKERS, broker=broker, environment=environment) as up:
         with RegistryClient(up.address("registry")) as registry:
             for number in range(models):
                 registry.push(zoo.name_of(number), zoo.package(folder / zoo.name_of(number), number))

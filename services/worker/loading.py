@@ -61,7 +61,7 @@ class Loader(Generic[M]):
         model: the loaded model, None before and after a failure.
         size: bytes that the model is charged: what its package declares or its files take, or more if it was seen to
             grow the process by more.
-        seconds: how long the last load took.
+        seconds: how long the last load took, without the wait for a slot.
     """
 
     def __init__(
@@ -144,7 +144,9 @@ class Loader(Generic[M]):
         try:
             folder = await self._cache.folder(self._version, self._fetched)
             doing = self._recorder.loading((self._version.name, self._version.version))
+            fetched = time.monotonic() - began
             async with self._slots:
+                began = time.monotonic()
                 before = resident_bytes()
                 with self._recorder.during(doing):
                     model = await self._open_model(folder)
@@ -154,7 +156,7 @@ class Loader(Generic[M]):
         except Exception as error:  # whatever a model's files do to a runtime, the worker's other models live on
             self._failed(f"{type(error).__name__}: {error}")
         else:
-            self.model, self.seconds = model, time.monotonic() - began
+            self.model, self.seconds = model, fetched + time.monotonic() - began
             self._become(LOAD_STATE_READY)
             self._backoff = FIRST_BACKOFF_SECONDS
             log.info("loaded %s version %d on %s", self._version.name, self._version.version, model.device)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 Key = tuple[str, int]
 
 # A model that took long to load is kept longer than the minimum: this many times as long as its load took.
-LOADS_KEPT = 4.0
+LOADS_KEPT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,13 @@ class Plan:
     retry_at: float | None = None
 
 
-def make_room(need: int, residents: Iterable[Resident], *, budget: int, now: float) -> Plan:
+def make_room(need: int, residents: Iterable[Resident], *, budget: int, now: float, patience: float = 0.0) -> Plan:
     """Room for `need` bytes.
 
     Args:
         budget: bytes for all residents together; 0: no limit.
+        patience: seconds for which a young resident whose turn it is to leave is waited for. To pass it over would be
+            to evict a model that is asked for more often.
     """
     held = list(residents)
     missing = need + sum(resident.size for resident in held) - budget
@@ -72,6 +74,8 @@ def make_room(need: int, residents: Iterable[Resident], *, budget: int, now: flo
         if resident.keep_until <= now:
             victims.append(resident)
             missing -= resident.size
+        elif resident.keep_until <= now + patience:
+            break
     if missing > 0:
         young = [resident.keep_until for resident in idle if resident.keep_until > now]
         return Plan(fits=False, retry_at=min(young, default=None))

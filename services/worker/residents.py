@@ -105,11 +105,13 @@ class Residents:
         give_up_at = self._clock() + PATIENCE_SECONDS
         async with self._turn:
             while True:
-                plan = make_room(need, self._snapshot(), budget=self.budget, now=self._clock())
+                now = self._clock()
+                patience = max(0.0, give_up_at - now)
+                plan = make_room(need, self._snapshot(), budget=self.budget, now=now, patience=patience)
                 if plan.fits and not plan.evict:
                     self._places[key] = _Place(occupant, need)
                     return
-                if plan.never or not urgent or (not plan.fits and self._clock() >= give_up_at):
+                if plan.never or not urgent or (not plan.fits and now >= give_up_at):
                     raise NoRoom(self._why_not(key, need, plan), never=plan.never)
                 if plan.fits:
                     await self._evict(plan.evict)

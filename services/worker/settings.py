@@ -18,7 +18,7 @@ class WorkerSettings(ServiceSettings):
             evicted for those that are asked for.
         memory_limit: bytes that the process may hold before it drains and ends, to be started again; 0: what guard.py
             makes of the budget.
-        residency_seconds: how long a model is kept at least once it was loaded; four times its load's time,
+        residency_seconds: how long a model is kept at least once it was loaded; twice its load's time,
             if that is more. 0: it may go at once.
         idle_seconds: a version that is neither the latest nor named by an alias or a rollout is unloaded after so long
             without a request.

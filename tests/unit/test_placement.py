@@ -52,9 +52,18 @@ def test_what_can_never_fit_is_told_apart_from_what_cannot_now() -> None:
     assert make_room(15, busy[:1], budget=20, now=NOW).retry_at is None
 
 
+def test_a_young_one_whose_turn_it_is_to_leave_is_waited_for() -> None:
+    """Passing it over would evict what is asked for more often."""
+    held = [resident("young", used=1, keep=100.5), resident("hot", used=2)]
+    plan = make_room(10, held, budget=20, now=NOW, patience=1.0)
+    assert (plan.fits, plan.retry_at) == (False, 100.5)
+    assert leaving(make_room(10, held, budget=20, now=100.5, patience=0.5)) == "young"
+    assert leaving(make_room(10, held, budget=20, now=NOW, patience=0.4)) == "hot", "too young to wait for"
+
+
 def test_a_model_is_kept_for_as_long_as_its_load_was_worth() -> None:
     assert keep_until(NOW, load_seconds=0.1, minimum=1.0) == 101
-    assert keep_until(NOW, load_seconds=30.0, minimum=1.0) == 220
+    assert keep_until(NOW, load_seconds=30.0, minimum=1.0) == 160
     assert keep_until(NOW, load_seconds=30.0, minimum=0.0) == NOW
 
 
