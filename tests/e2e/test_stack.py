@@ -163,3 +163,26 @@ def test_infer_over_http(stack: RunningStack) -> None:
     url = f"http://{stack.http()}/v2/models/double/infer"
     with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode())) as response:
         assert json.load(response)["outputs"][0]["data"] == [2, 4]
+
+
+def test_the_repository_extension_does_what_it_says(stack: RunningStack) -> None:
+    """Workers load by themselves: load succeeds where that is so, and unloading by hand is not offered."""
+    with grpc.insecure_channel(stack.address("gateway")) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="add_one"), timeout=10)
+        for call, code, advice in (
+            (
+                lambda: stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="nope"), timeout=10),
+                5,
+                "no model",
+            ),
+            (
+                lambda: stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="add_one"), timeout=10),
+                12,
+                "headrace delete",
+            ),
+        ):
+            with pytest.raises(grpc.RpcError, match=advice) as refused:
+                call()
+            assert refused.value.code().value[0] == code
+        assert stub.ModelReady(pb.ModelReadyRequest(name="add_one"), timeout=10).ready

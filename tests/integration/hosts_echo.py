@@ -158,7 +158,8 @@ app = GrpcAsgiApp(_factory, lambda: GatewaySettings().max_request_bytes)
 async def main(stop: asyncio.Event) -> None:
     settings = GatewaySettings()
     try:
-        await run_host("echo", settings, echo_application, "tests.integration.hosts_echo:app", stop)
+        app, unary = "tests.integration.hosts_echo:app", (f"{PACKAGE}/Unary",)
+        await run_host("echo", settings, echo_application, app, stop, unary=unary)
     except HeadraceError as error:
         sys.exit(f"echo: {error}")
 

@@ -77,6 +77,7 @@ PURE: dict[str, set[str]] = {
     **{f"services.autoscaler.policy.{name}": SCALING_POLICY for name in SCALING_POLICY_NAMES},
     "services.broker.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},
+    "services.gateway.hosts.envoy_config": set(),
     "services.common.sampling": set(),
     "services.common.telemetry.sampling": set(),
     "services.common.text_requests": {"services.common.sampling", "headrace.v1.text_generation_pb2"},

