@@ -20,6 +20,7 @@ from services.gateway.hosts.serving import Gate, gated, with_standard_services
 
 log = logging.getLogger(__name__)
 
+WINDOW_BYTES = 8 * 1024 * 1024
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -117,6 +118,9 @@ class AioHost:
             ("grpc.max_receive_message_length", max_request_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),
+            # A fixed window for each stream: left to itself, grpc lets one that nobody reads grow to tens of megabytes.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
             ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
         ]
