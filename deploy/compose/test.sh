@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings each system up from nothing on a real Docker engine, uses it, breaks it, and takes it down again.
-#     deploy/compose/test.sh [SYSTEM …]       (cluster, single; both if none is named)
+#     deploy/compose/test.sh [SYSTEM …]       (cluster, autoscale, single; all if none is named)
 # Needs Docker with compose, and this checkout's .venv (`make test` or `make demo` makes it).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -50,6 +50,27 @@ cluster() {
   docker run --rm headrace-gateway python -c 'import importlib.util as u; raise SystemExit(bool(u.find_spec("torch")))'
 }
 
+workers() { docker compose --profile cluster ps --quiet worker | wc -l; }
+until_workers() { # NUMBER: within two minutes
+  for _ in $(seq 240); do [ "$(workers)" != "$1" ] || return 0; sleep 0.5; done
+  echo "waited two minutes for $1 workers; there are $(workers)" >&2; return 1
+}
+scale() { .venv/bin/python -m headrace.cli.main scale --autoscaler "127.0.0.1:$AUTOSCALER_PORT" "$@"; }
+more_and_fewer() { scale --min 3; until_workers 3; scale --min 0 --max 1; until_workers 1; }
+
+autoscale() {
+  export AUTOSCALER_PORT=${AUTOSCALER_PORT:-18005} HEADRACE_SCALE_DOWN_SECONDS=5 HEADRACE_SCALE_IDLE_SECONDS=10
+  say "autoscale: up from nothing"; docker compose --profile cluster --profile autoscale up --detach --build >/dev/null
+  for _ in $(seq 240); do scale --json >/dev/null 2>&1 && check push && break; sleep 0.5; done
+  say "nobody calls: no workers"; until_workers 0
+  say "one call wakes one, a load goes through"
+  time .venv/bin/python -m headrace.cli.main infer digits --random --timeout 120 --address "$address" >/dev/null
+  check load --seconds 5
+  docker compose --profile cluster ps worker
+  say "up to three and down to one under load"; under_load 60 more_and_fewer
+  say "nobody calls: no workers"; until_workers 0
+}
+
 single() {
   say "single: registry first, then the model, then the replica behind nginx"
   docker compose --profile single up --detach --build --wait registry >/dev/null
@@ -59,7 +80,7 @@ single() {
   docker compose logs --tail 3 single | grep 'outcome=ok'
 }
 
-[ $# -gt 0 ] || set -- cluster single
+[ $# -gt 0 ] || set -- cluster autoscale single
 for system in "$@"; do
   down
   "$system"
