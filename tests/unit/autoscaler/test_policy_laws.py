@@ -3,7 +3,7 @@
 from dataclasses import replace
 from math import inf
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.autoscaler.policy.config import Limits, Mode, PolicyConfig
@@ -42,11 +42,13 @@ observations = st.builds(
     age=st.sampled_from([0.0, 1.0, 100.0, inf]),
     start_seconds=st.none() | st.floats(0, 60),
 )
+# A machine with much else to do draws slowly; that says nothing of the policy.
+unhurried = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 courses = st.lists(st.tuples(st.floats(0.05, 30), observations), min_size=1, max_size=25)
 
 
 @given(configs, courses)
-@settings(deadline=None, max_examples=60)
+@unhurried
 def test_decisions_stay_within_the_limits_and_say_why(
     config: PolicyConfig, course: list[tuple[float, Observation]]
 ) -> None:
@@ -59,7 +61,7 @@ def test_decisions_stay_within_the_limits_and_say_why(
 
 
 @given(configs, courses)
-@settings(deadline=None, max_examples=60)
+@unhurried
 def test_nobody_leaves_on_signals_that_are_stale(config: PolicyConfig, course: list[tuple[float, Observation]]) -> None:
     now, memory, last = 0.0, Memory(), 0
     for pause, observation in course:
@@ -71,7 +73,7 @@ def test_nobody_leaves_on_signals_that_are_stale(config: PolicyConfig, course: l
 
 
 @given(configs, courses, st.floats(0, 1e4))
-@settings(deadline=None, max_examples=60)
+@unhurried
 def test_more_backlog_never_means_fewer_workers(
     config: PolicyConfig, course: list[tuple[float, Observation]], more: float
 ) -> None:
@@ -86,7 +88,7 @@ def test_more_backlog_never_means_fewer_workers(
 
 
 @given(configs, st.integers(1, 10_000))
-@settings(deadline=None, max_examples=60)
+@unhurried
 def test_waiting_requests_always_have_a_worker(config: PolicyConfig, backlog: int) -> None:
     decision, _ = decide(1.0, Observation((Demand("q", backlog, backlog, 0.01),)), Memory(), config)
     assert decision.target >= 1
