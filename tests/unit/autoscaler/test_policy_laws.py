@@ -111,4 +111,5 @@ def test_drain_time_gives_a_steady_load_the_capacity_it_needs(rate: float, start
     config = PolicyConfig(Limits(0, 20), scale_down_window=30.0, stable_window=30.0)
     decided = targets(World(config, start_seconds).run(lambda now: rate, 400))
     needed = rate * 0.1 / config.utilisation
-    assert needed - 1e-6 <= decided[-1] <= needed + 1
+    # Measured demand ripples: next to a whole number it may ask for one worker more.
+    assert needed - 1e-6 <= decided[-1] <= ceil(needed) + 1
