@@ -1,7 +1,7 @@
 """What holds of the scaling policy whatever happens."""
 
 from dataclasses import replace
-from math import inf
+from math import ceil, inf
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
