@@ -26,7 +26,6 @@ def test_two_workers_load_hardly_more_than_one_cache_that_sees_all(tmp_path: Pat
     assert state.loads - before.loads <= 1.25 * offline
     assert state.evictions <= state.loads
     assert state.used_bytes <= capacity
-    assert state.copies - len(state.held) <= 2, "a model is held twice only while its holders are saturated"
 
 
 def test_the_offline_cache_is_a_cache() -> None:
