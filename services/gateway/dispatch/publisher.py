@@ -1,14 +1,12 @@
 """From accepted requests to broker messages: self-clocked coalescing.
 
-What gathers while the last publish is under way, and while consumers have enough in hand, goes into the next messages:
-one for each consumer at most, so that none idles while another holds everything. At low load each message holds one
-request and nothing waits.
+What gathers while the last publish is under way goes into the next messages: one for each consumer at most, so that no
+consumer idles while another holds everything. At low load each message holds one request and nothing waits.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
 from math import ceil
 
 from headrace.v1.work_pb2 import Envelope
@@ -21,8 +19,6 @@ from services.gateway.routes import Route
 # More requests in one message save nothing; more bytes come near RabbitMQ's limit.
 MAX_REQUESTS = 64
 MAX_BYTES = 4 * 1024 * 1024
-# The longest that a message waits for company while consumers are busy.
-GATHER_SECONDS = 0.002
 
 
 class Publisher:
@@ -32,7 +28,6 @@ class Publisher:
         restored: set while the broker is there; waited for when a publish found it away.
         inline_bytes: larger bodies stay here; the worker fetches them.
         system: the broker's name in traces.
-        unanswered: how many requests of the route this gateway has accepted and not answered.
     """
 
     def __init__(
@@ -44,7 +39,6 @@ class Publisher:
         inline_bytes: int,
         restored: asyncio.Event,
         system: str,
-        unanswered: Callable[[], int],
     ) -> None:
         self._broker = broker
         self._route = route
@@ -52,14 +46,12 @@ class Publisher:
         self._inline_bytes = inline_bytes
         self._restored = restored
         self._system = system
-        self._unanswered = unanswered
         self._gathered: deque[Pending] = deque()
         self._wake = asyncio.Event()
         batch = route.spec_version.spec.batching.max_batch_size
         # Generations last: each is a message of its own, so that what one worker holds is no more than it runs.
         self._most = 1 if route.text else min(batch or MAX_REQUESTS, MAX_REQUESTS)
         self.consumers = 0
-        self._gathering = False
 
     def add(self, pending: Pending) -> None:
         """Queues a request for the next message."""
@@ -77,7 +69,6 @@ class Publisher:
                     await self._broker.declare(queue_spec(self._route.spec_version))
                     declared = True
                 while self._gathered:
-                    await self._gather()
                     await self._publish_round()
             except NotFound:
                 declared = False
@@ -86,35 +77,6 @@ class Publisher:
                 await self._wait_for_broker()
                 declared = False
                 self._wake.set()
-
-    def answered(self) -> None:
-        """A request of the route left: what waits for company may be enough now."""
-        if self._gathering:
-            self._wake.set()
-
-    async def _gather(self) -> None:
-        """Lets a message grow while the consumers are busy, for a moment at most.
-
-        A message costs every process on its way the same, whatever it carries. So it goes once it is half as large as
-        what each consumer still has in hand: then one message runs, one waits and one gathers.
-        """
-        if self._enough():
-            return
-        self._gathering = True
-        try:
-            async with asyncio.timeout(GATHER_SECONDS):
-                while not self._enough():
-                    self._wake.clear()
-                    await self._wake.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._gathering = False
-
-    def _enough(self) -> bool:
-        gathered = len(self._gathered)
-        in_hand = (self._unanswered() - gathered) / max(1, self.consumers)
-        return gathered >= min(self._most, in_hand / 2)
 
     async def _wait_for_broker(self) -> None:
         """Until the broker is back. What waits keeps its own deadline and fails by it."""

@@ -137,8 +137,6 @@ class QueueBackend:
         """It leaves the table; a worker that may have it is told, unless it has answered."""
         self._deadlines.remove(pending, pending.deadline)
         self._pending.forget(pending)
-        if (publisher := self._publishers.get(pending.route.queue)) is not None:
-            publisher.answered()
         if answered:
             return
         if not pending.answer.done():
@@ -198,7 +196,6 @@ class QueueBackend:
                 inline_bytes=self._inline_bytes,
                 restored=self._restored,
                 system=self._system,
-                unanswered=lambda: self._pending.count(route.queue),
             )
             self._publishers[route.queue] = publisher
             self._tasks.append(self._group.create_task(publisher.run(), name=f"publisher of {route.queue}"))
