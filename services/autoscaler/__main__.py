@@ -13,7 +13,6 @@ from headrace.v1.autoscaler_pb2_grpc import add_AutoscalerServiceServicer_to_ser
 from services.autoscaler import limits
 from services.autoscaler.api import AutoscalerServer
 from services.autoscaler.keda import KedaServer
-from services.autoscaler.lease import Lease
 from services.autoscaler.orchestrators.connect import connect as connect_orchestrator
 from services.autoscaler.scaling import Scaling
 from services.autoscaler.senses import FleetWatch, depths
@@ -21,6 +20,7 @@ from services.autoscaler.settings import AutoscalerSettings
 from services.autoscaler.signals.picture import Painter
 from services.common.broker.connect import connect as connect_broker
 from services.common.errors import HeadraceError
+from services.common.lease import Lease
 from services.common.lifecycle import run
 from services.common.objects.connect import honours_conditions, open_store
 from services.common.objects.port import ObjectStore
@@ -60,7 +60,7 @@ async def _serve(settings: AutoscalerSettings, stop: asyncio.Event) -> None:
             orchestrator=orchestrator,
             active=lambda: lease.held,
         )
-        lease = Lease(store, "", scaling.take_over)
+        lease = Lease(store, "autoscaler/lease/", "", scaling.take_over)
         api = AutoscalerServer(scaling, lease, store, orchestrator.kind if orchestrator else "none")
 
         def register(server: aio.Server) -> None:

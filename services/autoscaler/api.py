@@ -7,13 +7,13 @@ from typing import Any
 from headrace.v1 import autoscaler_pb2 as pb
 from headrace.v1.autoscaler_pb2_grpc import AutoscalerServiceServicer
 from services.autoscaler import limits
-from services.autoscaler.lease import Lease
 from services.autoscaler.limits import Orders
 from services.autoscaler.policy.config import Limits
 from services.autoscaler.scaling import Decided, Scaling
 from services.autoscaler.signals.views import QueueView, WorkerView
 from services.autoscaler.signals.workers import Phase
 from services.common.errors import FailedPrecondition
+from services.common.lease import Lease
 from services.common.objects.port import ObjectStore
 
 _PHASES = {

@@ -1,15 +1,9 @@
-"""The lease among several autoscalers, on a real folder and with a clock of the test's own."""
+"""The lease among several processes, on a real folder and with a clock of the test's own."""
 
 import asyncio
 from pathlib import Path
 
-import pytest
-
-from services.autoscaler.lease import RENEW_SECONDS, TERM_SECONDS, Lease
-from services.autoscaler.limits import KEY, Orders, load, save
-from services.autoscaler.policy.config import Limits
-from services.common.errors import InvalidArgument
-from services.common.objects.connect import one
+from services.common.lease import RENEW_SECONDS, TERM_SECONDS, Lease
 from services.common.objects.directory import DirectoryStore
 
 
@@ -28,7 +22,7 @@ class Racer:
 
     def __init__(self, folder: Path, name: str, clock: Clock) -> None:
         self.taken = 0
-        self.lease = Lease(DirectoryStore(folder), name, self._take, clock=clock)
+        self.lease = Lease(DirectoryStore(folder), "autoscaler/lease/", name, self._take, clock=clock)
 
     def _take(self) -> None:
         self.taken += 1
@@ -65,7 +59,7 @@ async def test_one_that_dies_is_followed_within_fifteen_seconds_and_never_are_tw
 
 async def test_one_that_leaves_in_order_is_followed_at_once(tmp_path: Path) -> None:
     clock, taken = Clock(), asyncio.Event()
-    lease = Lease(DirectoryStore(tmp_path), "first", taken.set, clock=clock)
+    lease = Lease(DirectoryStore(tmp_path), "autoscaler/lease/", "first", taken.set, clock=clock)
     second = Racer(tmp_path, "second", clock)
     running = asyncio.create_task(lease.run())
     await asyncio.wait_for(taken.wait(), 10)
@@ -93,13 +87,3 @@ async def test_the_chain_does_not_grow(tmp_path: Path) -> None:
         await racer.lease.step()
         clock.now += RENEW_SECONDS
     assert len([info async for info in DirectoryStore(tmp_path).list("autoscaler/lease/")]) <= 3
-
-
-async def test_what_was_ordered_is_found_by_the_next_one(tmp_path: Path) -> None:
-    store = DirectoryStore(tmp_path)
-    assert await load(store) == Orders()
-    await save(store, Orders(Limits(1, 9), paused=True))
-    assert await load(store) == Orders(Limits(1, 9), paused=True)
-    await store.put(KEY, one(b"[]"))
-    with pytest.raises(InvalidArgument, match="delete it to begin anew"):
-        await load(store)

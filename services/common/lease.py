@@ -1,6 +1,6 @@
-"""One active autoscaler among several, by an object store that honours "only if absent".
+"""One active process among several, by an object store that honours "only if absent".
 
-A lease is a chain of objects `autoscaler/lease/<number>`, each naming its holder. The holder writes the next number
+A lease is a chain of objects `<prefix><number>`, each naming its holder. The holder writes the next number
 every few seconds; who writes a number first, holds it. A standby looks at the highest number; if that has not changed
 for the whole term, by its own clock, it tries to write the next one. So no two clocks are ever compared, and a
 holder that cannot write in time stops of its own accord before anybody else may begin.
@@ -17,7 +17,6 @@ from services.common.objects.port import ObjectStore
 
 log = logging.getLogger(__name__)
 
-PREFIX = "autoscaler/lease/"
 RENEW_SECONDS = 2.0
 TERM_SECONDS = 8.0
 # The holder stops so much before its term ends: a decision under way must be over.
@@ -28,6 +27,7 @@ class Lease:
     """Takes and keeps the lease; `run` for ever.
 
     Args:
+        prefix: where the chain lies: the name of what is led, with a slash at its end.
         name: how this process names itself to the others: the address at which it, and nobody else, listens.
         on_taken: called when this process becomes the active one.
     """
@@ -35,12 +35,14 @@ class Lease:
     def __init__(
         self,
         store: ObjectStore,
+        prefix: str,
         name: str,
         on_taken: Callable[[], None],
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._prefix = prefix
         self.name = name
         self._on_taken = on_taken
         self._clock = clock
@@ -82,24 +84,24 @@ class Lease:
 
     async def _write(self, began: float, *, renews: bool) -> None:
         try:
-            await self._store.put(_key(self._number + 1), one(self.name.encode()), if_absent=True)
+            await self._store.put(self._key(self._number + 1), one(self.name.encode()), if_absent=True)
         except (AlreadyExists, Conflict):
             return  # another was first: the next look tells who
         self._number += 1
         self._seen_at, self.holder = began, self.name
         self._held_until = began + TERM_SECONDS - MARGIN_SECONDS
         if not renews:
-            log.info("this autoscaler is the active one")
+            log.info("%s: this process is the active one", self._prefix)
             self._on_taken()
-        await self._store.delete(_key(self._number - 2))  # the last but one is kept, for those who look right now
+        await self._store.delete(self._key(self._number - 2))  # the last but one is kept, for those who look right now
 
     async def _latest(self) -> tuple[int, str]:
         """The highest number and who holds it; "" where nobody does."""
-        keys = [info.key async for info in self._store.list(PREFIX)]
+        keys = [info.key async for info in self._store.list(self._prefix)]
         if not keys:
             return 0, ""
         try:
-            return int(keys[-1].removeprefix(PREFIX)), (await whole(self._store, keys[-1])).decode()
+            return int(keys[-1].removeprefix(self._prefix)), (await whole(self._store, keys[-1])).decode()
         except NotFound:  # it was deleted just now: there is a later one
             return self._number, self.holder
 
@@ -108,11 +110,10 @@ class Lease:
         if self.held:
             self._held_until = 0.0
             try:
-                await self._store.put(_key(self._number + 1), one(b""), if_absent=True)
+                await self._store.put(self._key(self._number + 1), one(b""), if_absent=True)
             except HeadraceError as error:
                 log.info("the lease was not given back, it runs out: %s", error)
 
-
-def _key(number: int) -> str:
-    """Digits enough to sort as numbers do."""
-    return f"{PREFIX}{number:012d}"
+    def _key(self, number: int) -> str:
+        """Digits enough to sort as numbers do."""
+        return f"{self._prefix}{number:012d}"
