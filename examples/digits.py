@@ -127,7 +127,7 @@ async def demo(callers: int, requests: int) -> None:
 async def stack(data: Path, otlp: str) -> AsyncIterator[dict[str, str]]:
     """`headrace up` on free ports, sending its traces to `otlp`; yields host:port of each process."""
     command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data), "--otlp", otlp]
-    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port"):
+    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port", "jobs-port"):
         command += [f"--{port}", "0"]
     # Only the client begins a trace, so that it is the one that arrives.
     environment = {**os.environ, "HEADRACE_TRACES_PER_SECOND": "0"}

@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import inference, models, rollouts, scale, status, text, up
+from headrace.cli import inference, jobs, models, rollouts, scale, status, text, up
 
 app = typer.Typer(
     name="headrace",
@@ -21,6 +21,7 @@ app.command()(rollouts.rollback)
 app.command()(inference.infer)
 app.command()(text.generate)
 app.command()(text.chat)
+app.add_typer(jobs.app, name="job")
 app.command()(status.status)
 app.command()(scale.scale)
 

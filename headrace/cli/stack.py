@@ -37,6 +37,7 @@ class StackOptions:
     registry_port: int = 8003
     broker_port: int = 8004
     autoscaler_port: int = 8005
+    jobs_port: int = 8006
     front: str = "auto"
     broker: str = ""
     store: str = ""
@@ -96,8 +97,7 @@ class Stack:
         self._shared = {"BROKER": broker, "REGISTRY": registry.address}
         for number in range(1, options.gateways + 1):
             await self._begin_gateway(number)
-        for _ in range(options.workers):
-            await self._workers.start()
+        await asyncio.gather(self._begin_jobs(store), self._begin_workers())
         if options.most_workers:
             await self._begin_autoscaler(supervisor, store)
 
@@ -108,6 +108,15 @@ class Stack:
         if options.worker_memory:
             worker["MEMORY_BUDGET"] = options.worker_memory
         return self._make(name, "services.worker", self._shared | worker, f"{options.host}:0")
+
+    async def _begin_workers(self) -> None:
+        for _ in range(self._options.workers):
+            await self._workers.start()
+
+    async def _begin_jobs(self, store: str) -> None:
+        gateways = ",".join(child.http for child in self._fixed if child.module == "services.gateway")
+        settings = {"STORE": store, "GATEWAYS": gateways, "LISTEN": self._listen(self._options.jobs_port)}
+        await self._begin("jobs", "services.jobs", settings, f"{self._options.host}:0")
 
     async def _begin_autoscaler(self, supervisor: str, store: str) -> None:
         options = self._options
@@ -172,7 +181,8 @@ class Stack:
 
     async def _stop(self) -> None:
         """Callers first, so that nothing is accepted which nobody will run."""
-        await self._stop_all("autoscaler", "gateway")
+        await self._stop_all("autoscaler", "jobs")
+        await self._stop_all("gateway")
         await self._workers.stop()
         await self._stop_all("registry", "broker")
 
@@ -190,7 +200,8 @@ class Stack:
                 except OSError as error:
                     raise StartError(
                         f"port {port} on {host} cannot be used ({error.strerror}); is another stack up? Choose other"
-                        " ports with --port, --metrics-port, --registry-port, --broker-port and --autoscaler-port"
+                        " ports with --port, --metrics-port, --registry-port, --broker-port, --autoscaler-port and"
+                        " --jobs-port"
                     ) from error
         return f"{host}:{port}"
 

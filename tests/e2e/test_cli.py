@@ -87,7 +87,7 @@ def test_bad_input_says_what_was_expected(environment: dict[str, str], stack: Ru
 def up(data: Path, **ports: int) -> list[str]:
     """A command that runs a stack on free ports but for those given."""
     command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data)]
-    for name in ("port", "metrics-port", "http-port", "registry-port", "broker-port"):
+    for name in ("port", "metrics-port", "http-port", "registry-port", "broker-port", "jobs-port"):
         command += [f"--{name}", str(ports.get(name.replace("-", "_"), 0))]
     return command
 

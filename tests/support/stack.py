@@ -79,7 +79,7 @@ def running_stack(
     """
     command = [sys.executable, "-m", "headrace.cli.main", "up", "--data", str(data), "--workers", str(workers)]
     command += ["--gateways", str(gateways), "--front", front, "--broker", broker, "--store", store]
-    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port", "autoscaler-port"):
+    for port in ("port", "metrics-port", "http-port", "registry-port", "broker-port", "autoscaler-port", "jobs-port"):
         command += [f"--{port}", "0"]
     data.mkdir(parents=True, exist_ok=True)
     said = data / "up.log"

@@ -14,6 +14,8 @@ from structlog.types import EventDict, Processor, WrappedLogger
 from services.common.errors import InvalidArgument
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+# Libraries that tell of each request: at DEBUG only.
+_TALKATIVE = ("httpx2",)
 
 
 def get_logger(name: str, **bound: object) -> BoundLogger:
@@ -48,11 +50,16 @@ def logging_to_stderr(
     before, handlers = root.level, list(root.handlers)
     root.handlers = [handler]
     root.setLevel(level.upper())
+    if not root.isEnabledFor(logging.DEBUG):
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
     try:
         yield
     finally:
         root.handlers = handlers
         root.setLevel(before)
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def _formatter(service: str, instance: str, terminal: bool) -> logging.Formatter:

@@ -1,0 +1,78 @@
+"""Requests of jobs on their way through the gateways, like anybody's, but after everybody's."""
+
+import asyncio
+import json
+import logging
+from itertools import count
+from typing import Any
+
+import httpx2
+
+from services.jobs.lines import Request, Result
+
+log = logging.getLogger(__name__)
+
+# Tells a gateway that this request may wait: see services/gateway/background.py.
+HEADERS = {"content-type": "application/json", "headrace-priority": "background"}
+CONNECT_SECONDS = 3.0
+# A gateway answers by its own deadline, however late; this is for one that has fallen silent.
+SILENT_SECONDS = 1800.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+# Said by gateways and balancers where it is not the request's fault: full, starting, stopping, late, nobody there.
+TRY_AGAIN = {408, 425, 429, 499, 502, 503, 504}
+
+
+class Gateways:
+    """Asks one gateway after the other.
+
+    Args:
+        addresses: host:port of their HTTP.
+        connections: most requests under way.
+    """
+
+    def __init__(self, addresses: list[str], connections: int) -> None:
+        self._bases = [f"http://{address}" for address in addresses]
+        self._next = count()
+        # Requests wait here, in line, rather than in the client's pool.
+        self._room = asyncio.Semaphore(connections)
+        self._http = httpx2.AsyncClient(
+            headers=HEADERS,
+            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
+            timeout=httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
+            trust_env=False,
+        )
+
+    async def ask(self, request: Request) -> Result:
+        """The answer, whenever it comes: what is not the request's own fault is tried again until then."""
+        body, pause = json.dumps(request.body).encode(), FIRST_PAUSE
+        while True:
+            async with self._room:
+                answered, after = await self._try(request.url, body)
+            if answered is not None:
+                return answered
+            await asyncio.sleep(max(after, pause))
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    async def _try(self, url: str, body: bytes) -> tuple[Result | None, float]:
+        """An answer to keep, or None and the seconds after which to come again."""
+        base = self._bases[next(self._next) % len(self._bases)]
+        try:
+            response = await self._http.post(base + url, content=body)
+        except httpx2.HTTPError as error:
+            log.debug("%s does not answer: %r", base, error)
+            return None, 0.0
+        if response.status_code in TRY_AGAIN:
+            after = response.headers.get("retry-after", "")
+            return None, float(after) if after.isdigit() else 0.0
+        return Result(response.status_code, _content(response)), 0.0
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._http.aclose()
+
+
+def _content(response: httpx2.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return response.text

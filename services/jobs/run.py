@@ -1,0 +1,103 @@
+"""One job being run, chunk after chunk, until each has its results."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from services.common.errors import Unavailable
+from services.jobs.chunks import pack, remaining
+from services.jobs.job import End, Spec, State, Why
+from services.jobs.lines import Request, Result
+from services.jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+STORE_RETRY_SECONDS = 1.0
+
+T = TypeVar("T")
+Ask = Callable[[Request], Awaitable[Result]]
+
+
+class JobRun:
+    """Runs what is left of a job. May be cancelled and begun again at any moment, here or elsewhere.
+
+    Args:
+        ask: answers one request, however long that takes.
+        ahead: most chunks under way: the next one begins while the last requests of another are still running.
+    """
+
+    def __init__(self, jobs: JobStore, spec: Spec, ask: Ask, *, ahead: int) -> None:
+        self._jobs = jobs
+        self._spec = spec
+        self._ask = ask
+        self._ahead = asyncio.Semaphore(ahead)
+        self._stopped: asyncio.Future[Why] = asyncio.get_running_loop().create_future()
+
+    def stop(self, why: Why) -> None:
+        """What is not answered is given up, and gets an error."""
+        if not self._stopped.done():
+            self._stopped.set_result(why)
+
+    async def run(self) -> None:
+        """Returns once the job has ended."""
+        job, loop = self._spec.id, asyncio.get_running_loop()
+        left = remaining(self._spec.chunks, await _insist(lambda: self._jobs.done(job)))
+        seconds = self._spec.expires_ms / 1000 - time.time()
+        timer = loop.call_later(max(0.0, seconds), self.stop, Why.EXPIRED)
+        log.info("job %s: %d of %d chunks to run", job, len(left), self._spec.chunks)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in left:
+                    await self._ahead.acquire()
+                    group.create_task(self._chunk(number), name=f"{job} {number}")
+            await self._end()
+        finally:
+            timer.cancel()
+            self._stopped.cancel()
+
+    async def _chunk(self, number: int) -> None:
+        try:
+            requests = await _insist(lambda: self._jobs.input(self._spec.id, number))
+            async with asyncio.TaskGroup() as group:
+                asked = [group.create_task(self._result(request)) for request in requests]
+            results = [task.result() for task in asked]
+            lines = [
+                result.line(f"batch_req_{self._spec.id}_{number}_{place}", request.custom_id)
+                for place, (request, result) in enumerate(zip(requests, results, strict=True))
+            ]
+            packed = pack(lines, [result.failed for result in results])
+            await _insist(lambda: self._jobs.put_result(self._spec.id, number, packed))
+        finally:
+            self._ahead.release()
+
+    async def _result(self, request: Request) -> Result:
+        """The answer, or why there is none."""
+        if self._stopped.done():
+            return Result(0, error=self._stopped.result().error)
+        asking = asyncio.ensure_future(self._ask(request))
+        try:
+            either: set[asyncio.Future[Any]] = {asking, self._stopped}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            return asking.result() if asking.done() else Result(0, error=self._stopped.result().error)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _end(self) -> None:
+        state = self._stopped.result().state if self._stopped.done() else State.COMPLETED
+        counts = await _insist(lambda: self._jobs.progress(self._spec.id))
+        end = End(state.value, time.time_ns() // 1_000_000, counts.completed, counts.failed)
+        await _insist(lambda: self._jobs.end(self._spec.id, end))
+        log.info("job %s %s: %d answered, %d failed", self._spec.id, state.value, end.completed, end.failed)
+
+
+async def _insist(action: Callable[[], Awaitable[T]]) -> T:
+    """Until the store is there."""
+    while True:
+        try:
+            return await action()
+        except Unavailable as error:
+            log.warning("the store is away, trying on: %s", error)
+            await asyncio.sleep(STORE_RETRY_SECONDS)

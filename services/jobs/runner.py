@@ -1,0 +1,74 @@
+"""Which jobs are run: by one process among several, the oldest first, so many at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from services.common.errors import HeadraceError
+from services.jobs.job import Why
+from services.jobs.run import Ask, JobRun
+from services.jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+# Jobs under way at a time: one whose model has no worker does not hold up the others.
+MOST_JOBS = 16
+
+
+class Runner:
+    """Runs what is not ended while this process is the active one.
+
+    Args:
+        active: whether it is, now.
+        ahead: most chunks under way for each job.
+
+    Attributes:
+        news: set when there may be something to do: a job came, or was cancelled.
+    """
+
+    def __init__(self, jobs: JobStore, ask: Ask, *, active: Callable[[], bool], ahead: int) -> None:
+        self._jobs = jobs
+        self._ask = ask
+        self._active = active
+        self._ahead = ahead
+        self._runs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
+        self.news = asyncio.Event()
+
+    async def run(self) -> None:
+        """Looks for ever; a process that is no longer the active one lets go of everything."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self.news.clear()
+                if self._active():
+                    try:
+                        await self._look(group)
+                    except HeadraceError as error:
+                        log.warning("cannot look for jobs: %s", error)
+                else:
+                    for _, task in self._runs.values():
+                        task.cancel()
+                try:
+                    await asyncio.wait_for(self.news.wait(), POLL_SECONDS)
+                except TimeoutError:
+                    continue
+
+    async def _look(self, group: asyncio.TaskGroup) -> None:
+        """Begins jobs and passes on who was cancelled. Raises Unavailable."""
+        for job in (await self._jobs.unfinished())[:MOST_JOBS]:
+            if job not in self._runs:
+                run = JobRun(self._jobs, await self._jobs.spec(job), self._ask, ahead=self._ahead)
+                self._runs[job] = run, group.create_task(self._one(job, run), name=job)
+            if await self._jobs.cancelled(job) is not None:
+                self._runs[job][0].stop(Why.CANCELLED)
+
+    async def _one(self, job: str, run: JobRun) -> None:
+        """Until it has ended; one that cannot be run is looked at again a while later."""
+        try:
+            await run.run()
+            self.news.set()
+        except* (HeadraceError, ValueError) as errors:
+            log.warning("job %s broke off, trying again: %s", job, errors.exceptions[0])
+            await asyncio.sleep(POLL_SECONDS)
+        finally:
+            del self._runs[job]
