@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import inference, jobs, models, rollouts, scale, status, text, up
+from headrace.cli import inference, jobs, keys, models, rollouts, scale, status, text, up
 
 app = typer.Typer(
     name="headrace",
@@ -24,6 +24,7 @@ app.command()(text.chat)
 app.add_typer(jobs.app, name="job")
 app.command()(status.status)
 app.command()(scale.scale)
+app.command()(keys.key)
 
 if __name__ == "__main__":
     app()

@@ -37,9 +37,15 @@ def up(
         typer.Option(help="What models may take in each worker, such as 2GiB; least recently used ones are evicted."),
     ] = "",
     otlp: Annotated[str, typer.Option(help="http://host:port that takes traces and metrics by OTLP/gRPC.")] = "",
+    tenants: Annotated[
+        str, typer.Option(help="File with tenants and the hashes of their keys (docs/tenants.md).")
+    ] = "",
 ) -> None:
     """Run the whole stack on this machine, in the foreground."""
     fewest, most = _workers(workers)
+    environment = {"HEADRACE_OTLP": otlp} if otlp else {}
+    if tenants:
+        environment["HEADRACE_TENANTS"] = str(Path(tenants).resolve())
     options = StackOptions(
         data=data,
         workers=fewest,
@@ -57,7 +63,7 @@ def up(
         broker=broker,
         store=store,
         worker_memory=worker_memory,
-        environment={"HEADRACE_OTLP": otlp} if otlp else {},
+        environment=environment,
     )
     console = err()
     try:

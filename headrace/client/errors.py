@@ -24,7 +24,7 @@ class NotFoundError(HeadraceError):
 
 
 class QueueFullError(HeadraceError):
-    """The model's queue is full, or the request is over a size limit.
+    """The model's queue is full, the tenant is at a limit, or the request is over a size limit.
 
     Attributes:
         retry_after: seconds after which to try again; None where the server does not say (a smaller request may do).
@@ -63,6 +63,12 @@ class ConflictError(HeadraceError):
     """Somebody else wrote first; read again and retry."""
 
     code = "ABORTED"
+
+
+class UnauthenticatedError(HeadraceError):
+    """The call brought no API key, or none that counts."""
+
+    code = "UNAUTHENTICATED"
 
 
 class PermissionDeniedError(HeadraceError):

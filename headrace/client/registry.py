@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import grpc
 
+from headrace.client.credentials import credentials, with_credentials
 from headrace.client.errors import (
     DeadlineExceededError,
     FailedPreconditionError,
@@ -32,10 +33,14 @@ Progress = Callable[[int, int], None]
 
 
 class RegistryClient:
-    """Blocking. All methods raise headrace.client.errors.HeadraceError."""
+    """Blocking. All methods raise headrace.client.errors.HeadraceError.
 
-    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
-        self._channel = grpc.insecure_channel(address)
+    Args:
+        api_key: a key of a tenant that may write, or a token; None: what HEADRACE_API_KEY holds, if anything.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None) -> None:
+        self._channel = with_credentials(grpc.insecure_channel(address), credentials(api_key))
         self._stub = RegistryServiceStub(self._channel)
         self._rollouts = RolloutServiceStub(self._channel)
         self._fleet = FleetServiceStub(self._channel)

@@ -1,6 +1,6 @@
 """Plain grpc.aio servers and channels: health, reflection, errors and message limits in one place."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,11 +22,20 @@ _OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
+# Called with a method's path, the caller's metadata and the name in the request, if any; raises what speaks against it.
+Check = Callable[[str, Mapping[str, str | bytes], str], None]
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class ErrorInterceptor(aio.ServerInterceptor):
-    """Turns HeadraceErrors raised by servicers, and messages that cannot be read, into their gRPC statuses."""
+    """Turns HeadraceErrors raised by servicers, and messages that cannot be read, into their gRPC statuses.
+
+    Args:
+        check: asked before a servicer is.
+    """
+
+    def __init__(self, check: Check | None = None) -> None:
+        self._check = check
 
     async def intercept_service(
         self,
@@ -45,7 +54,22 @@ class ErrorInterceptor(aio.ServerInterceptor):
         name = f"{'stream' if handler.request_streaming else 'unary'}_"
         name += "stream" if handler.response_streaming else "unary"
         translate = _translate_stream if handler.response_streaming else _translate_unary
-        return handler._replace(**{name: translate(getattr(handler, name), parse)})
+        return handler._replace(**{name: translate(getattr(handler, name), self._entrance(details.method, parse))})
+
+    def _entrance(self, method: str, parse: Callable[[Any], Any]) -> "Entrance":
+        check = self._check
+
+        def entrance(request: Any, context: Any) -> Any:
+            request = parse(request)
+            if check is not None:
+                check(method, dict(context.invocation_metadata() or ()), getattr(request, "name", ""))
+            return request
+
+        return entrance
+
+
+# What came, and the call's context → what the servicer is given.
+Entrance = Callable[[Any, Any], Any]
 
 
 def _parser(deserializer: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
@@ -62,20 +86,20 @@ def _as_it_is(requests: Any) -> Any:
     return requests
 
 
-def _translate_unary(behaviour: Any, parse: Callable[[Any], Any]) -> Any:
+def _translate_unary(behaviour: Any, enter: Entrance) -> Any:
     async def translated(request: Any, context: Any) -> Any:
         try:
-            return await behaviour(parse(request), context)
+            return await behaviour(enter(request, context), context)
         except HeadraceError as error:
             await context.abort(_CODES[status_of(error).grpc], str(error))
 
     return translated
 
 
-def _translate_stream(behaviour: Any, parse: Callable[[Any], Any]) -> Any:
+def _translate_stream(behaviour: Any, enter: Entrance) -> Any:
     async def translated(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for response in behaviour(parse(request), context):
+            async for response in behaviour(enter(request, context), context):
                 yield response
         except HeadraceError as error:
             await context.abort(_CODES[status_of(error).grpc], str(error))
@@ -90,16 +114,18 @@ async def serving(
     register: Callable[[aio.Server], None],
     *,
     grace: float = 2.0,
+    check: Check | None = None,
 ) -> AsyncIterator[int]:
     """Serves on `address` ("host:port"; port 0 picks one) and yields the port.
 
     `services` are the full names that reflection and health report; `register` adds the servicers. On leaving, health
-    turns NOT_SERVING and calls in flight get `grace` seconds.
+    turns NOT_SERVING and calls in flight get `grace` seconds. `check` is asked before each call but those of other
+    services, such as health.
 
     Raises:
         OSError: the address cannot be bound.
     """
-    server = aio.server(interceptors=[ErrorInterceptor()], options=_OPTIONS)
+    server = aio.server(interceptors=[ErrorInterceptor(check)], options=_OPTIONS)
     register(server)
     state = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(state, server)

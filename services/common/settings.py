@@ -25,6 +25,8 @@ class ServiceSettings(BaseSettings):
         metrics: host:port of the Prometheus endpoint; empty: none.
         otlp: OTLP/gRPC endpoint for traces and metrics, `http://host:port`; empty: none.
         traces_per_second: how many requests that bring no sampled trace context begin a trace of their own.
+        tenants: file with the tenants (docs/tenants.md), for gateway, registry and single replica; empty: no keys are
+            asked for.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -35,6 +37,7 @@ class ServiceSettings(BaseSettings):
     metrics: str = ""
     otlp: str = ""
     traces_per_second: float = Field(default=5.0, ge=0)
+    tenants: str = ""
     log_level: str = "INFO"
 
     @classmethod

@@ -10,12 +10,14 @@ from services.common.broker.connect import connect, messaging_system
 from services.common.catalog_watch import CatalogWatch
 from services.common.rpc import channel
 from services.common.telemetry.setup import Telemetry, start
+from services.common.tenants.access import Access, open_access
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
 from services.gateway.demand import report_demand
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import PendingTable
 from services.gateway.dispatch.queue_backend import QueueBackend
+from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
 from services.gateway.openai.routes import openai_router
@@ -54,16 +56,26 @@ async def gateway(settings: GatewaySettings, front: str, advertise: str) -> Asyn
 
     Raises:
         Unavailable: the broker cannot be reached.
+        InvalidArgument: the tenants file is wrong.
     """
     gateway_id = secrets.token_hex(8)
     with start("gateway", gateway_id, settings) as telemetry:
-        async with _gateway(settings, front, advertise, gateway_id, telemetry) as application:
+        async with (
+            open_access(settings.tenants) as access,
+            _gateway(settings, front, advertise, gateway_id, telemetry=telemetry, access=access) as application,
+        ):
             yield application
 
 
 @asynccontextmanager
 async def _gateway(
-    settings: GatewaySettings, front: str, advertise: str, gateway_id: str, telemetry: Telemetry
+    settings: GatewaySettings,
+    front: str,
+    advertise: str,
+    gateway_id: str,
+    *,
+    telemetry: Telemetry,
+    access: Access | None,
 ) -> AsyncIterator[Gateway]:
     token = secrets.token_urlsafe(24)
     observer, pending = Observer(telemetry), PendingTable()
@@ -122,7 +134,8 @@ async def _gateway(
             reporting = asyncio.create_task(outcomes.run(), name="outcomes")
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
-                yield Gateway(methods, http_application(protocol, openai_router(text, routes)), watch, backend)
+                http = http_application(protocol, openai_router(text, routes), access=access)
+                yield Gateway(guarded(methods, access), http, watch, backend)
             finally:
                 replies.drain()
                 watcher.cancel()

@@ -7,6 +7,7 @@ from typing import Protocol
 from headrace.v1.reply_pb2 import Receipt
 from headrace.v1.text_generation_pb2 import TextChunk, Usage
 from services.common.telemetry.requests import RequestTrace
+from services.common.tenants.tenant import Tenant
 from services.gateway.routes import Route
 
 
@@ -19,6 +20,7 @@ class Work:
         rows: how much of a batch it fills; the number of sequences for a language model.
         timeout: seconds until nobody waits for the answer any more.
         trace: None if the request is not sampled.
+        tenant: whose it is; None where no keys are asked for.
     """
 
     route: Route
@@ -26,7 +28,7 @@ class Work:
     rows: int
     timeout: float
     trace: RequestTrace | None = None
-    tenant: str = ""
+    tenant: Tenant | None = None
 
 
 @dataclass(slots=True)

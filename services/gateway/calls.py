@@ -7,6 +7,8 @@ Handlers see bytes in and bytes out: the hot path passes the client's message on
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from services.common.tenants.tenant import Tenant
+
 # The name of a request's parameter, and of its metadata: requests with the same key get the same version.
 KEY = "headrace-key"
 
@@ -22,6 +24,7 @@ class Call:
         metadata: request metadata, keys in lower case; values of "-bin" keys are bytes.
         deadline: on the event loop's clock (`loop.time()`), None if the caller set none.
         peer: the caller's address, for logs.
+        tenant: whose call it is; None where no keys are asked for: then everybody may do everything.
         trailing: what the handler wants in the trailing metadata; may be filled until it returns or raises.
     """
 
@@ -29,7 +32,19 @@ class Call:
     metadata: Metadata
     deadline: float | None = None
     peer: str = ""
+    tenant: Tenant | None = None
     trailing: dict[str, str | bytes] = field(default_factory=dict)
+
+
+def check_use(call: Call, model: str) -> None:
+    """Raises PermissionDenied where the caller may not use the model."""
+    if call.tenant is not None:
+        call.tenant.check_use(model)
+
+
+def may_use(call: Call, model: str) -> bool:
+    """Whether the caller may know of the model."""
+    return call.tenant is None or call.tenant.may_use(model)
 
 
 def request_key(call: Call) -> str:

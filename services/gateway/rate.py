@@ -1,6 +1,7 @@
-"""How many requests a second a model takes at one gateway: a token bucket. Pure."""
+"""How many requests a second a model takes, or a tenant sends, at one gateway: a token bucket. Pure."""
 
 from dataclasses import dataclass
+from math import ceil
 
 
 @dataclass(slots=True)
@@ -22,3 +23,8 @@ class TokenBucket:
             return (1 - self._tokens) / self.rate
         self._tokens -= 1
         return 0.0
+
+
+def bucket_of(per_second: float, burst: int) -> TokenBucket | None:
+    """The bucket of a limit as people write it: no burst is as many as come in a second. None: no limit."""
+    return TokenBucket(per_second, burst or max(1, ceil(per_second))) if per_second else None

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import ceil
 
 from headrace.v1.model_pb2 import Model, ModelVersion
 from headrace.v1.rollout_pb2 import Rollout
@@ -15,7 +14,7 @@ from services.common.queues import (
     queue_name,
 )
 from services.gateway.protocol.signature import Signature
-from services.gateway.rate import TokenBucket
+from services.gateway.rate import TokenBucket, bucket_of
 from services.gateway.split import GOVERNED, Split, place_of, place_of_nth
 
 # More than any version has; Python refuses to read thousands of them.
@@ -61,12 +60,8 @@ def route_of(version: ModelVersion) -> Route:
         timeout=queue.default_timeout_ms / 1000 or (DEFAULT_TEXT_TIMEOUT if text else DEFAULT_TIMEOUT),
         max_attempts=queue.max_attempts or DEFAULT_MAX_ATTEMPTS,
         text=text,
-        rate=_rate(queue.requests_per_second, queue.burst),
+        rate=bucket_of(queue.requests_per_second, queue.burst),
     )
-
-
-def _rate(per_second: float, burst: int) -> TokenBucket | None:
-    return TokenBucket(per_second, burst or max(1, ceil(per_second))) if per_second else None
 
 
 @dataclass(slots=True)

@@ -11,19 +11,21 @@ from pydantic import Field
 from headrace.v1.fleet_pb2_grpc import add_FleetServiceServicer_to_server
 from headrace.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from headrace.v1.rollout_pb2_grpc import add_RolloutServiceServicer_to_server
-from services.common.errors import HeadraceError
+from services.common.errors import HeadraceError, InvalidArgument
 from services.common.lifecycle import run
 from services.common.objects.connect import honours_conditions, open_store
 from services.common.objects.port import ObjectStore
 from services.common.rpc import serving
 from services.common.settings import ServiceSettings
 from services.common.telemetry.setup import start
+from services.common.tenants.access import Access, open_access
 from services.registry.catalog import Catalog
 from services.registry.fleet import FleetServer
 from services.registry.rollout_chain import RolloutChain
 from services.registry.rollout_service import RolloutServer
 from services.registry.service import RegistryServer
 from services.registry.watching import Watchers
+from services.registry.writers import writers_only
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +41,14 @@ async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop."""
     settings = RegistrySettings()
     with start("registry", settings.listen, settings):
-        await _serve(settings, stop)
+        try:
+            async with open_access(settings.tenants) as access:
+                await _serve(settings, access, stop)
+        except InvalidArgument as error:
+            sys.exit(f"registry: {error}")
 
 
-async def _serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
+async def _serve(settings: RegistrySettings, access: Access | None, stop: asyncio.Event) -> None:
     try:
         store = await _open(settings.store)
         catalog = Catalog(store)
@@ -57,7 +63,8 @@ async def _serve(settings: RegistrySettings, stop: asyncio.Event) -> None:
         add_RolloutServiceServicer_to_server(RolloutServer(RolloutChain(catalog, store), watchers), server)
 
     names = ["headrace.v1.RegistryService", "headrace.v1.FleetService", "headrace.v1.RolloutService"]
-    async with asyncio.TaskGroup() as tasks, serving(settings.listen, names, register, grace=0.2) as port:
+    check = writers_only(access) if access is not None else None
+    async with asyncio.TaskGroup() as tasks, serving(settings.listen, names, register, grace=0.2, check=check) as port:
         poller = tasks.create_task(watchers.poll(), name="store poll")
         print(f"ready registry {settings.listen.rpartition(':')[0]}:{port}", flush=True)
         await stop.wait()

@@ -8,8 +8,10 @@ from pathlib import Path
 from headrace.v1.model_pb2 import Model
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry, start
+from services.common.tenants.access import Access, open_access
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable
+from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
 from services.gateway.protocol.service import ProtocolService
@@ -54,12 +56,12 @@ async def single(settings: GatewaySettings, front: str, advertise: str) -> Async
     """A running single replica. Raises HeadraceErrors where the model cannot be had or loaded."""
     own = SingleSettings()
     with start("single", own.listen, settings) as telemetry:
-        async with _single(own, telemetry) as application:
+        async with open_access(own.tenants) as access, _single(own, telemetry, access) as application:
             yield application
 
 
 @asynccontextmanager
-async def _single(settings: SingleSettings, telemetry: Telemetry) -> AsyncIterator[Single]:
+async def _single(settings: SingleSettings, telemetry: Telemetry, access: Access | None) -> AsyncIterator[Single]:
     folder, version = await find(settings.model, settings.registry, Path(settings.cache))
     device = Device(settings.threads)
     model = await device.run(lambda: load_model(folder, version.spec, settings.threads))
@@ -73,6 +75,6 @@ async def _single(settings: SingleSettings, telemetry: Telemetry) -> AsyncIterat
     observer = Observer(telemetry, queued=False)
     methods = ProtocolService(routes, backend, observer, ready=lambda: True).methods()
     try:
-        yield Single(methods, http_application(methods))
+        yield Single(guarded(methods, access), http_application(methods, access=access))
     finally:
         device.close()

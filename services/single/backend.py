@@ -8,6 +8,7 @@ from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.model_pb2 import ModelVersion
 from services.common.errors import DeadlineExceeded, Unimplemented, error_of
 from services.gateway.backend import Answer, Events, Work
+from services.gateway.quotas import Quotas
 from services.gateway.routes import Route
 from services.worker.device import Device
 from services.worker.execution import Job, run_batch
@@ -25,9 +26,19 @@ class LocalBackend:
         self._version = version
         self._device = device
         self._observer = observer
+        self._quotas = Quotas()
 
     async def infer(self, work: Work) -> Answer:
-        """Runs one request alone. Raises DeadlineExceeded, ModelFailed, InvalidArgument."""
+        """Runs one request alone. Raises QueueFull, DeadlineExceeded, ModelFailed, InvalidArgument."""
+        if work.tenant is None:
+            return await self._infer(work)
+        self._quotas.begin(work.tenant, asyncio.get_running_loop().time())
+        try:
+            return await self._infer(work)
+        finally:
+            self._quotas.end(work.tenant)
+
+    async def _infer(self, work: Work) -> Answer:
         accepted_us = time.time_ns() // 1000
         try:
             async with asyncio.timeout(work.timeout), self._device.turn:

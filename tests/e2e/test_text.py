@@ -20,11 +20,11 @@ DELAY = 0.005
 Folders = pytest.TempPathFactory
 
 
-def push(registry: str, name: str, url: str, folder: Path) -> None:
+def push(registry: str, name: str, url: str, folder: Path, api_key: str | None = None) -> None:
     """A package that says where the model runs."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.yaml").write_text(f"runtime: openai\nopenai: {{base_url: '{url}', model: words}}\n")
-    with RegistryClient(registry) as client:
+    with RegistryClient(registry, api_key=api_key) as client:
         client.push(name, folder)
 
 

@@ -36,6 +36,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "tokenizers": ("services.worker.llm.",),
     "llguidance": ("services.worker.llm.structured",),
     "triton": ("services.worker.llm.attention.triton",),
+    "jwt": ("services.common.tenants.tokens",),
     "pyvoy": ("services.gateway.hosts.launcher",),
     "uvicorn": ("services.gateway.hosts.aio",),
     "opentelemetry": ("services.common.telemetry.",),
@@ -98,6 +99,8 @@ PURE: dict[str, set[str]] = {
     },
     "services.gateway.split": set(),
     "services.gateway.rate": set(),
+    "services.common.tenants.tenant": set(),
+    "services.gateway.quotas": {"services.gateway.rate", "services.common.tenants.tenant"},
     "services.common.outcomes": set(),
     "services.registry.rollouts": {"services.common.outcomes", "headrace.v1.rollout_pb2"},
     "services.gateway.routes": {

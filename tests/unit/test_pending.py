@@ -20,7 +20,7 @@ ROUTE = route_of(ModelVersion(name="m", version=1, spec=ModelSpec(queue=QueueSpe
 
 def pending(number: int, route: Route = ROUTE) -> Pending:
     answer = asyncio.get_running_loop().create_future()
-    return Pending(number, route, b"", 0, 0, None, "", answer)
+    return Pending(number, route, b"", 0, 0, None, None, answer)
 
 
 async def test_the_limit_counts_admitted_and_unanswered_requests() -> None:

@@ -7,6 +7,7 @@ from headrace.v1.fleet_pb2 import QueueDemand
 from headrace.v1.reply_pb2 import Reply
 from services.common.errors import HeadraceError, PoisonedRequest, QueueFull
 from services.common.telemetry.requests import RequestTrace
+from services.common.tenants.tenant import Tenant
 from services.gateway.dispatch.text_stream import TextStream
 from services.gateway.routes import Route
 
@@ -31,7 +32,7 @@ class Pending:
     accepted_unix_us: int
     deadline_unix_us: int
     trace: RequestTrace | None
-    tenant: str
+    tenant: Tenant | None
     answer: asyncio.Future[Reply]
     attempt: int = 0
     published: bool = False

@@ -160,8 +160,8 @@ class Publisher:
             )
             if pending.trace is not None:
                 item.traceparent = pending.trace.traceparent
-            if pending.tenant:
-                item.tenant = pending.tenant
+            if pending.tenant is not None:
+                item.tenant, item.weight = pending.tenant.name, pending.tenant.weight
             if len(pending.body) <= self._inline_bytes:
                 item.body = pending.body
             else:

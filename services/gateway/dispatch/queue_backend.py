@@ -14,6 +14,7 @@ from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import Pending, PendingTable, fail
 from services.gateway.dispatch.publisher import Publisher
 from services.gateway.dispatch.text_stream import TextStream
+from services.gateway.quotas import Quotas
 from services.gateway.routes import Route
 
 CONSUMER_REFRESH_SECONDS = 1.0
@@ -48,6 +49,7 @@ class QueueBackend:
         self._restored = restored
         self._on_republished = on_republished
         self._system = system
+        self._quotas = Quotas()
         self._ids = itertools.count(1)
         self._deadlines: Deadlines[Pending] = Deadlines(self._expire)
         self._publishers: dict[str, Publisher] = {}
@@ -106,6 +108,17 @@ class QueueBackend:
 
     def _admit(self, work: Work, stream: TextStream | None = None) -> Pending:
         """The request as it waits for its answer, and what fails it at its deadline. Raises QueueFull."""
+        if work.tenant is None:
+            return self._accept(work, stream)
+        self._quotas.begin(work.tenant, asyncio.get_running_loop().time())
+        try:
+            return self._accept(work, stream)
+        except QueueFull:
+            self._quotas.end(work.tenant)
+            raise
+
+    def _accept(self, work: Work, stream: TextStream | None) -> Pending:
+        """Within the model's own limits. Raises QueueFull."""
         loop = asyncio.get_running_loop()
         route = work.route
         if route.rate is not None and (seconds := route.rate.take(loop.time())):
@@ -137,6 +150,8 @@ class QueueBackend:
         """It leaves the table; a worker that may have it is told, unless it has answered."""
         self._deadlines.remove(pending, pending.deadline)
         self._pending.forget(pending)
+        if pending.tenant is not None:
+            self._quotas.end(pending.tenant)
         if answered:
             return
         if not pending.answer.done():

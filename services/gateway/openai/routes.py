@@ -14,7 +14,8 @@ from fastapi.responses import JSONResponse
 from headrace.v1.text_generation_pb2 import GenerateRequest, TextChunk, Usage
 from services.common.errors import HeadraceError, NotFound, Unimplemented
 from services.gateway.backend import Events, TextEnd
-from services.gateway.calls import Call
+from services.gateway.calls import Call, check_use, may_use
+from services.gateway.door import tenant_in
 from services.gateway.openai.answers import ChatForm, CompletionForm, Form, Head, usage_of
 from services.gateway.openai.errors import event_of
 from services.gateway.openai.leaving import EventStream, while_there
@@ -31,15 +32,17 @@ def openai_router(text: TextGeneration, routes: Routes) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["openai"])
 
     @router.get("/models")
-    async def models() -> dict[str, Any]:
+    async def models(http: Request) -> dict[str, Any]:
         """Every language model; its versions and aliases are reached as NAME:VERSION."""
-        latest = [routes.resolve(name, "") for name in routes.names() if routes.versions(name)]
+        call = _call(http)
+        latest = [routes.resolve(name, "") for name in routes.names() if may_use(call, name) and routes.versions(name)]
         return {"object": "list", "data": [_model(route, route.name) for route in latest if route.text]}
 
     @router.get("/models/{name}")
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str, http: Request) -> dict[str, Any]:
         """One of them."""
         base, _, version = name.partition(":")
+        check_use(_call(http), base)
         route = routes.resolve(base, version)
         if not route.text:
             raise NotFound(f"'{name}' is no language model; it is served by the Open Inference Protocol at /v2")
@@ -78,10 +81,14 @@ def _model(route: Route, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": created, "owned_by": "headrace", "max_model_len": length}
 
 
+def _call(http: Request) -> Call:
+    return Call(http.url.path, dict(http.headers), tenant=tenant_in(http.scope))
+
+
 async def _answer(
     http: Request, text: TextGeneration, requests: list[GenerateRequest], asked: Sampling, form: Form
 ) -> Response:
-    call = Call(http.url.path, dict(http.headers))
+    call = _call(http)
     generations = [text.begin(call, request) for request in requests]
     events = merged([generation.events for generation in generations], asked.n or 1)
     head = Head(f"{form.prefix}-{secrets.token_hex(12)}", int(time.time()), asked.model)

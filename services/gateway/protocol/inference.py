@@ -110,6 +110,8 @@ class Inference:
             await out.put(_error(request, error))
 
     async def _infer(self, call: Call, request: ModelInferRequest, body: bytes) -> Answer:
+        if call.tenant is not None:
+            call.tenant.check_use(request.model_name)
         pick = self._routes.pick(request.model_name, request.model_version, lambda: _key(call, request))
         route = pick.route
         if route.text:
@@ -117,7 +119,7 @@ class Inference:
         observed = self._observer.begin(call, route)
         try:
             rows = route.signature.check(request)
-            work = Work(route, body, rows, _timeout(call, request, route.timeout), observed.trace)
+            work = Work(route, body, rows, _timeout(call, request, route.timeout), observed.trace, call.tenant)
             answer = await self._backend.infer(work)
         except BaseException as error:
             observed.failed(error)

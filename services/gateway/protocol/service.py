@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from headrace.inference import grpc_service_pb2 as pb
 from services.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from services.gateway.backend import Backend
-from services.gateway.calls import Call, MethodTable, Stream, Unary
+from services.gateway.calls import Call, MethodTable, Stream, Unary, check_use, may_use
 from services.gateway.observation import Observer
 from services.gateway.protocol.inference import Inference
 from services.gateway.protocol.metadata import model_config, model_metadata
@@ -91,7 +91,7 @@ class ProtocolService:
 
     async def model_ready(self, call: Call, request: pb.ModelReadyRequest) -> pb.ModelReadyResponse:
         """Somebody would run a request to this model. Raises NotFound."""
-        route = self._routes.resolve(request.name, request.version)
+        route = self._resolve(call, request.name, request.version)
         return pb.ModelReadyResponse(ready=await self._backend.model_ready(route))
 
     async def server_metadata(self, call: Call, request: pb.ServerMetadataRequest) -> pb.ServerMetadataResponse:
@@ -100,22 +100,23 @@ class ProtocolService:
 
     async def model_metadata(self, call: Call, request: pb.ModelMetadataRequest) -> pb.ModelMetadataResponse:
         """Inputs and outputs. Raises NotFound."""
-        route = self._routes.resolve(request.name, request.version)
+        route = self._resolve(call, request.name, request.version)
         return model_metadata(route, self._routes.versions(request.name))
 
     async def model_config(self, call: Call, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """Triton's view of the configuration. Raises NotFound."""
-        return pb.ModelConfigResponse(config=model_config(self._routes.resolve(request.name, request.version)))
+        return pb.ModelConfigResponse(config=model_config(self._resolve(call, request.name, request.version)))
 
     async def model_statistics(self, call: Call, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         """Of one version, of all versions of one model, or of everything. Raises NotFound."""
         routes: list[Route]
         if request.version:
-            routes = [self._routes.resolve(request.name, request.version)]
+            routes = [self._resolve(call, request.name, request.version)]
         elif request.name:
+            check_use(call, request.name)
             routes = self._routes.versions(request.name)
         else:
-            routes = list(self._routes)
+            routes = [route for route in self._routes if may_use(call, route.name)]
         stats = [self._observer.stats(route).proto(route.name, route.version) for route in routes]
         return pb.ModelStatisticsResponse(model_stats=stats)
 
@@ -123,6 +124,8 @@ class ProtocolService:
         """Every version, with the state in which its queue is."""
         response = pb.RepositoryIndexResponse()
         for route in self._routes:
+            if not may_use(call, route.name):
+                continue
             ready = await self._backend.model_ready(route)
             if ready or not request.ready:
                 response.models.add(
@@ -142,7 +145,7 @@ class ProtocolService:
             NotFound: no such model.
             FailedPrecondition: no worker serves it.
         """
-        route = self._routes.resolve(request.model_name, "")
+        route = self._resolve(call, request.model_name, "")
         if not await self._backend.model_ready(route):
             raise FailedPrecondition(
                 f"no worker serves '{route.name}' now; workers load what the registry publishes by themselves:"
@@ -155,6 +158,11 @@ class ProtocolService:
     ) -> pb.RepositoryModelUnloadResponse:
         """Not offered: placement is the workers' business."""
         raise Unimplemented("unloading by hand is not offered; delete the version with `headrace delete` instead")
+
+    def _resolve(self, call: Call, name: str, version: str) -> Route:
+        """The route of a model that the caller may use. Raises PermissionDenied, NotFound."""
+        check_use(call, name)
+        return self._routes.resolve(name, version)
 
     async def system_shared_memory(
         self, call: Call, request: pb.SystemSharedMemoryStatusRequest

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from headrace.v1.text_generation_pb2 import GenerateRequest, GenerateResponse, GenerateStreamResponse
 from services.common.errors import InvalidArgument
 from services.gateway.backend import Backend, Events, TextEnd, Work
-from services.gateway.calls import Call, MethodTable, Stream, Unary, request_key
+from services.gateway.calls import Call, MethodTable, Stream, Unary, check_use, request_key
 from services.gateway.observation import Observer
 from services.gateway.receipts import receipt_json
 from services.gateway.routes import Route, Routes
@@ -51,9 +51,11 @@ class TextGeneration:
             body: the request as it came, if it came serialised: it is passed on untouched.
 
         Raises:
+            PermissionDenied: the caller may not use the model.
             NotFound: no such model.
             InvalidArgument: it does not fit the model.
         """
+        check_use(call, request.model)
         # Copies of generations would cost as much as the generations: language models have no shadows.
         route = self._routes.pick(request.model, request.version, lambda: request_key(call)).route
         try:
@@ -64,7 +66,7 @@ class TextGeneration:
         timeout = route.timeout
         if call.deadline is not None:
             timeout = max(0.0, call.deadline - asyncio.get_running_loop().time())
-        work = Work(route, body or request.SerializeToString(), sequences, timeout)
+        work = Work(route, body or request.SerializeToString(), sequences, timeout, tenant=call.tenant)
         return Generation(route, self._events(call, work))
 
     async def generate(self, call: Call, body: bytes) -> bytes:

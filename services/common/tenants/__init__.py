@@ -1,0 +1,1 @@
+"""Who calls, and what he may: tenants from a file, their API keys and tokens."""
