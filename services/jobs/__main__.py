@@ -45,7 +45,8 @@ async def _serve(settings: JobsSettings, stop: asyncio.Event) -> None:
     jobs = JobStore(store)
     files = FileStore(store, jobs)
     async with AsyncExitStack() as parts:
-        gateways = Gateways([each.strip() for each in settings.gateways.split(",")], settings.jobs_in_flight)
+        addresses = [each.strip() for each in settings.gateways.split(",")]
+        gateways = Gateways(addresses, settings.jobs_in_flight, settings.api_key)
         parts.push_async_callback(gateways.close)
         # So many that all places are taken while the last requests of some chunks are still running.
         ahead = 1 + 2 * settings.jobs_in_flight // MOST_REQUESTS

@@ -28,15 +28,16 @@ class Gateways:
     Args:
         addresses: host:port of their HTTP.
         connections: most requests under way.
+        api_key: of the tenant for whom jobs run, where gateways ask for keys.
     """
 
-    def __init__(self, addresses: list[str], connections: int) -> None:
+    def __init__(self, addresses: list[str], connections: int, api_key: str = "") -> None:
         self._bases = [f"http://{address}" for address in addresses]
         self._next = count()
         # Requests wait here, in line, rather than in the client's pool.
         self._room = asyncio.Semaphore(connections)
         self._http = httpx2.AsyncClient(
-            headers=HEADERS,
+            headers=HEADERS | ({"x-api-key": api_key} if api_key else {}),
             limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
             timeout=httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
             trust_env=False,

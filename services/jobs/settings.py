@@ -15,6 +15,7 @@ class JobsSettings(ServiceSettings):
         advertise: how this process names itself to others of its kind; empty: as `listen`.
         store: where jobs, files and results lie: the registry's store will do.
         gateways: host:port of the gateways' HTTP, or of their balancer; several with commas between.
+        api_key: sent to gateways that ask for keys: jobs count for its tenant.
         jobs_in_flight: most requests of jobs under way.
     """
 
@@ -22,4 +23,5 @@ class JobsSettings(ServiceSettings):
     advertise: str = ""
     store: str = Field(default_factory=lambda: Path(".headrace/store").resolve().as_uri())
     gateways: str = "127.0.0.1:8001"
+    api_key: str = ""
     jobs_in_flight: int = Field(default=128, ge=1, le=10_000)
