@@ -28,21 +28,37 @@ def read_language_model(folder: Path, files: list[Path], runtime: str) -> tuple[
     Raises:
         PackageError: no config.json, no whole set of safetensors, or no tokenizer; it names file and key.
     """
-    config = _json(folder / CONFIG)
+    text = read_config(folder)
+    weights = checked_weights(folder)
+    needed = beside(folder, files) + weights
+    _check_tokenizer(folder, runtime)
+    length = context_length(text)
+    vocabulary = text.get("vocab_size")
+    if not isinstance(vocabulary, int) or vocabulary < 1:
+        raise PackageError(f"{folder / CONFIG}, vocab_size: expected a number over 0, got {vocabulary!r}")
+    return text_spec(TextSpec(max_model_len=length, vocab_size=vocabulary, chat=_has_template(folder)), runtime), needed
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json says of the text model. Raises PackageError where it is no model without code of its own."""
+    config = read_json(folder / CONFIG)
     if "auto_map" in config:
         raise PackageError(f"{folder / CONFIG}, auto_map: the model needs code of its own, which is never run")
     if not isinstance(config.get("model_type"), str):
         raise PackageError(f"{folder / CONFIG}, model_type: expected the name of the architecture, such as llama")
     # Models that read images too keep their language model's figures one level deeper.
-    text = config.get("text_config", config)
-    weights = checked_weights(folder)
-    needed = [file for file in files if file.parent == folder and file.suffix.lower() in _NEEDED] + weights
-    _check_tokenizer(folder, runtime)
-    length = next((text[name] for name in _LENGTHS if isinstance(text.get(name), int)), 0)
-    vocabulary = text.get("vocab_size")
-    if not isinstance(vocabulary, int) or vocabulary < 1:
-        raise PackageError(f"{folder / CONFIG}, vocab_size: expected a number over 0, got {vocabulary!r}")
-    return text_spec(TextSpec(max_model_len=length, vocab_size=vocabulary, chat=_has_template(folder)), runtime), needed
+    text: dict[str, Any] = config.get("text_config", config)
+    return text
+
+
+def beside(folder: Path, files: list[Path]) -> list[Path]:
+    """What an engine may read beside the weights."""
+    return [file for file in files if file.parent == folder and file.suffix.lower() in _NEEDED]
+
+
+def context_length(config: dict[str, Any]) -> int:
+    """The model's positions; 0: not said."""
+    return next((config[name] for name in _LENGTHS if isinstance(config.get(name), int)), 0)
 
 
 def remote_spec(said: ManifestFile) -> ModelSpec:
@@ -94,10 +110,11 @@ def _has_template(folder: Path) -> bool:
     if any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json")):
         return True
     settings = folder / "tokenizer_config.json"
-    return settings.is_file() and bool(_json(settings).get("chat_template"))
+    return settings.is_file() and bool(read_json(settings).get("chat_template"))
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises PackageError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from headrace.v1.model_pb2 import ModelSpec, TensorSpec, TextSpec
+from headrace.v1.model_pb2 import EmbeddingSpec, ModelSpec, TensorSpec, TextSpec
 
 # Where the graph has a batch axis and nobody said how long a batch may be.
 DEFAULT_MAX_BATCH_SIZE = 64
@@ -87,6 +87,23 @@ class Llm(_Part):
                 setattr(text, "kv_cache_bytes" if name == "kv_cache_memory" else name, value)
 
 
+class Embedding(_Part):
+    """How texts become vectors."""
+
+    pooling: Literal["mean", "last", "cls"] | None = None
+    normalize: bool | None = None
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
+
+    def apply(self, spec: EmbeddingSpec) -> None:
+        """Puts what is said over what the model's own files say. Raises ManifestError."""
+        if self.max_length is not None and self.max_length > spec.max_length:
+            raise ManifestError(f"the model has {spec.max_length} positions for tokens", "embedding", "max_length")
+        for name in type(self).model_fields:
+            if (value := getattr(self, name)) is not None:
+                setattr(spec, name, value)
+
+
 class OpenAI(_Part):
     """The OpenAI-compatible server that runs the model, for `runtime: openai`."""
 
@@ -98,7 +115,7 @@ class OpenAI(_Part):
 class Manifest(_Part):
     """All keys of model.yaml; every one is optional."""
 
-    runtime: Literal["onnx", "torch", "llm", "vllm", "openai", "identity"] | None = None
+    runtime: Literal["onnx", "torch", "llm", "vllm", "openai", "embedding", "identity"] | None = None
     entry: str | None = None
     description: str = ""
     inputs: dict[str, Tensor] = {}
@@ -109,6 +126,7 @@ class Manifest(_Part):
     memory: Annotated[int, BeforeValidator(_bytes), Field(ge=0)] = 0
     parameters: dict[str, str] = {}
     llm: Llm = Llm()
+    embedding: Embedding = Embedding()
     openai: OpenAI | None = None
 
     def apply_text(self, spec: ModelSpec) -> None:
@@ -127,9 +145,13 @@ class Manifest(_Part):
         _narrow("outputs", self.outputs, {tensor.name: tensor for tensor in spec.outputs})
         self._apply_batching(spec)
         self._apply_warmup(spec)
+        if spec.HasField("embedding"):
+            self.embedding.apply(spec.embedding)
         self._apply_common(spec)
 
     def _apply_common(self, spec: ModelSpec) -> None:
+        if self.embedding != Embedding() and not spec.HasField("embedding"):
+            raise ManifestError("this is for runtime embedding; set `runtime: embedding`, too", "embedding")
         spec.queue.max_requests = self.queue.max_requests or 0
         spec.queue.default_timeout_ms = self.queue.default_timeout_ms or 0
         spec.queue.max_attempts = self.queue.max_attempts or 0

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from headrace.packages.embedding import is_sentence_encoder, read_embedding_model
 from headrace.packages.error import PackageError
 from headrace.packages.identity import identity_spec
 from headrace.packages.language_model import is_language_model, read_language_model, remote_spec
@@ -70,6 +71,10 @@ def _read_folder(folder: Path) -> Package:
         return Package(remote_spec(said), {MANIFEST: folder / MANIFEST})
     if said.manifest.runtime == "identity":
         return Package(identity_spec(said), {MANIFEST: folder / MANIFEST})
+    if said.manifest.runtime == "embedding" or (said.manifest.runtime is None and is_sentence_encoder(folder)):
+        _refuse_pickles([file for file in files if file.parent == folder], "save the weights as safetensors")
+        spec, needed = read_embedding_model(folder, files, said)
+        return Package(spec, {file.relative_to(folder).as_posix(): file for file in needed})
     if said.manifest.runtime in {"llm", "vllm"} or (said.manifest.runtime is None and is_language_model(folder)):
         _refuse_pickles(files, "save the weights as safetensors")
         spec, needed = read_language_model(folder, files, said.manifest.runtime or "llm")

@@ -234,8 +234,9 @@ class ModelSpec(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
-    """"onnx" or "torch"; "llm", "vllm" or "openai" for language models."""
+    """"onnx" or "torch"; "llm", "vllm" or "openai" for language models; "embedding"."""
     memory_bytes: _builtins.int
     """What the loaded model is declared to need; 0: estimated from its files."""
     entry: _builtins.str
@@ -259,6 +260,10 @@ class ModelSpec(_message.Message):
     def text(self) -> Global___TextSpec:
         """Set for language models, whatever their engine: they are served as streams of tokens."""
 
+    @_builtins.property
+    def embedding(self) -> Global___EmbeddingSpec:
+        """Set for models that make vectors of texts; they are served as batches of tensors."""
+
     def __init__(
         self,
         *,
@@ -273,14 +278,53 @@ class ModelSpec(_message.Message):
         parameters: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         description: _builtins.str = ...,
         text: Global___TextSpec | None = ...,
+        embedding: Global___EmbeddingSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "queue", b"queue", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "embedding", b"embedding", "queue", b"queue", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "entry", b"entry", "inputs", b"inputs", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "embedding", b"embedding", "entry", b"entry", "inputs", b"inputs", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
+
+@_typing.final
+class EmbeddingSpec(_message.Message):
+    """What becomes of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOLING_FIELD_NUMBER: _builtins.int
+    NORMALIZE_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    DTYPE_FIELD_NUMBER: _builtins.int
+    pooling: _builtins.str
+    """Of the tokens' last hidden states: "mean", "last", or "cls" (the first)."""
+    normalize: _builtins.bool
+    """Each vector is divided by its length."""
+    max_length: _builtins.int
+    """Longest text in tokens, special ones included."""
+    dimensions: _builtins.int
+    """Of a vector."""
+    dtype: _builtins.str
+    """As in TextSpec."""
+    def __init__(
+        self,
+        *,
+        pooling: _builtins.str = ...,
+        normalize: _builtins.bool = ...,
+        max_length: _builtins.int = ...,
+        dimensions: _builtins.int = ...,
+        dtype: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "dtype", b"dtype", "max_length", b"max_length", "normalize", b"normalize", "pooling", b"pooling"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddingSpec: _TypeAlias = EmbeddingSpec  # noqa: Y015
 
 @_typing.final
 class TextSpec(_message.Message):

@@ -21,7 +21,7 @@ from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
 from services.gateway.openai.routes import openai_router
-from services.gateway.protocol.service import ProtocolService
+from services.gateway.protocol.service import ProtocolService, model_infer
 from services.gateway.reporting import OutcomeReporter
 from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
@@ -134,7 +134,8 @@ async def _gateway(
             reporting = asyncio.create_task(outcomes.run(), name="outcomes")
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
-                http = http_application(protocol, openai_router(text, routes), access=access)
+                router = openai_router(text, routes, model_infer(protocol))
+                http = http_application(protocol, router, access=access)
                 yield Gateway(guarded(methods, access), http, watch, backend)
             finally:
                 replies.drain()

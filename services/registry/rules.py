@@ -15,7 +15,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION_KEY = re.compile(r"[0-9]{8}")
 MAX_VERSION = 99_999_999
 MAX_BATCH_SIZE = 65_536
-RUNTIMES = ("onnx", "torch", "llm", "vllm", "openai", "identity")
+RUNTIMES = ("onnx", "torch", "llm", "vllm", "openai", "embedding", "identity")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "vllm": ("services.worker.runtime.vllm",),
     "onnxruntime": ("services.worker.runtime.onnx", "headrace.packages.onnx_graph"),
     "torch": ("services.worker.runtime.", "services.worker.llm.", "headrace.packages.torch_export"),
-    "transformers": ("services.worker.llm.", "services.worker.text.prompts"),
+    "transformers": ("services.worker.llm.", "services.worker.text.prompts", "services.worker.runtime.embedding"),
     "tokenizers": ("services.worker.llm.",),
     "llguidance": ("services.worker.llm.structured",),
     "triton": ("services.worker.llm.attention.triton",),

@@ -1,22 +1,25 @@
 """The endpoints."""
 
+import asyncio
 import json
 import secrets
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from headrace.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse
 from headrace.v1.text_generation_pb2 import GenerateRequest, TextChunk, Usage
-from services.common.errors import HeadraceError, NotFound, Unimplemented
+from services.common.errors import HeadraceError, NotFound
 from services.gateway.backend import Events, TextEnd
-from services.gateway.calls import Call, check_use, may_use
+from services.gateway.calls import Call, UnaryHandler, check_use, may_use, request_key
 from services.gateway.door import tenant_in
 from services.gateway.openai.answers import ChatForm, CompletionForm, Form, Head, usage_of
+from services.gateway.openai.embeddings import EmbeddingRequest, answer, inference_requests
 from services.gateway.openai.errors import event_of
 from services.gateway.openai.leaving import EventStream, while_there
 from services.gateway.openai.merging import merged
@@ -27,16 +30,20 @@ from services.gateway.text.collecting import joined
 from services.gateway.text.service import TextGeneration
 
 
-def openai_router(text: TextGeneration, routes: Routes) -> APIRouter:
-    """The endpoints over the same generations that gRPC has."""
+def openai_router(text: TextGeneration, routes: Routes, infer: UnaryHandler) -> APIRouter:
+    """The endpoints over the same generations, and the same inference, that gRPC has.
+
+    Args:
+        infer: the handler of ModelInfer.
+    """
     router = APIRouter(prefix="/v1", tags=["openai"])
 
     @router.get("/models")
     async def models(http: Request) -> dict[str, Any]:
-        """Every language model; its versions and aliases are reached as NAME:VERSION."""
+        """Every model that reads text; its versions and aliases are reached as NAME:VERSION."""
         call = _call(http)
         latest = [routes.resolve(name, "") for name in routes.names() if may_use(call, name) and routes.versions(name)]
-        return {"object": "list", "data": [_model(route, route.name) for route in latest if route.text]}
+        return {"object": "list", "data": [_model(route, route.name) for route in latest if _reads_text(route)]}
 
     @router.get("/models/{name}")
     async def model(name: str, http: Request) -> dict[str, Any]:
@@ -44,7 +51,7 @@ def openai_router(text: TextGeneration, routes: Routes) -> APIRouter:
         base, _, version = name.partition(":")
         check_use(_call(http), base)
         route = routes.resolve(base, version)
-        if not route.text:
+        if not _reads_text(route):
             raise NotFound(f"'{name}' is no language model; it is served by the Open Inference Protocol at /v2")
         return _model(route, name)
 
@@ -67,16 +74,40 @@ def openai_router(text: TextGeneration, routes: Routes) -> APIRouter:
         return await _answer(http, text, [chat_request(asked)], asked, form)
 
     @router.post("/embeddings")
-    async def embeddings() -> Response:
-        """Not offered."""
-        raise Unimplemented("no engine here makes embeddings; push the model as ONNX and use /v2/models/NAME/infer")
+    async def embeddings(asked: EmbeddingRequest, http: Request) -> Response:
+        """Vectors of texts."""
+        name, _, version = asked.model.partition(":")
+        call = _call(http)
+        check_use(call, name)
+        route = routes.pick(name, version, lambda: request_key(call)).route
+        requests = inference_requests(asked, route)
+        return JSONResponse(answer(asked, await while_there(http.receive, _responses(infer, call, requests))))
 
     return router
 
 
+async def _responses(infer: UnaryHandler, call: Call, requests: list[ModelInferRequest]) -> list[ModelInferResponse]:
+    """All at once, in order; the first error ends all."""
+
+    async def one(request: ModelInferRequest) -> ModelInferResponse:
+        body = await infer(replace(call, trailing={}), request.SerializeToString())
+        return ModelInferResponse.FromString(body)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(request)) for request in requests]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
+
+
+def _reads_text(route: Route) -> bool:
+    return route.text or route.spec_version.spec.HasField("embedding")
+
+
 def _model(route: Route, name: str) -> dict[str, Any]:
     version = route.spec_version
-    length = version.spec.text.max_model_len or None
+    length = version.spec.text.max_model_len or version.spec.embedding.max_length or None
     created = version.created_unix_ms // 1000
     return {"id": name, "object": "model", "created": created, "owned_by": "headrace", "max_model_len": length}
 

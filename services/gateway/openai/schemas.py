@@ -5,32 +5,34 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
+    """What all bodies and their parts are."""
+
     # Parameters that steer nothing here (user, store, metadata …) are let pass, as other servers do.
     model_config = ConfigDict(extra="ignore")
 
 
-class StreamOptions(_Part):
+class StreamOptions(Part):
     """How a stream ends."""
 
     include_usage: bool = False
 
 
-class JsonSchema(_Part):
+class JsonSchema(Part):
     """A schema and its name."""
 
     name: str = ""
     json_schema: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
-class ResponseFormat(_Part):
+class ResponseFormat(Part):
     """What the text must match."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class Sampling(_Part):
+class Sampling(Part):
     """What both endpoints have; ranges are checked where every protocol's are."""
 
     model: str
@@ -68,14 +70,14 @@ class CompletionRequest(Sampling):
     best_of: int | None = None
 
 
-class ContentPart(_Part):
+class ContentPart(Part):
     """One part of a message's content."""
 
     type: str
     text: str = ""
 
 
-class Message(_Part):
+class Message(Part):
     """One message of a chat."""
 
     role: str

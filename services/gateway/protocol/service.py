@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from headrace.inference import grpc_service_pb2 as pb
 from services.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
 from services.gateway.backend import Backend
-from services.gateway.calls import Call, MethodTable, Stream, Unary, check_use, may_use
+from services.gateway.calls import Call, MethodTable, Stream, Unary, UnaryHandler, check_use, may_use
 from services.gateway.observation import Observer
 from services.gateway.protocol.inference import Inference
 from services.gateway.protocol.metadata import model_config, model_metadata
@@ -179,6 +179,13 @@ class ProtocolService:
         if request.name:
             raise NotFound(f"no shared memory region '{request.name}'; shared memory is not offered")
         return pb.CudaSharedMemoryStatusResponse()
+
+
+def model_infer(methods: MethodTable) -> UnaryHandler:
+    """The handler of ModelInfer, for other faces of it."""
+    method = methods[f"/{SERVICE}/ModelInfer"]
+    assert isinstance(method, Unary)
+    return method.handler
 
 
 async def _no_shared_memory(call: Call, body: bytes) -> bytes:

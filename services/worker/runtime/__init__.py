@@ -6,6 +6,9 @@ from headrace.v1.model_pb2 import ModelSpec
 from services.common.errors import FailedPrecondition
 from services.worker.runtime.port import LoadedModel
 
+# Where the extra that brings a runtime has another name.
+_EXTRAS = {"embedding": "llm"}
+
 
 def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
     """Loads a version's files with the runtime that its spec names. Blocks.
@@ -23,6 +26,10 @@ def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
             from services.worker.runtime.torch import TorchModel  # noqa: PLC0415
 
             return TorchModel(path, spec, threads)
+        if spec.runtime == "embedding":
+            from services.worker.runtime.embedding import EmbeddingModel  # noqa: PLC0415
+
+            return EmbeddingModel(folder, spec.embedding, threads)
         if spec.runtime == "identity":
             from services.worker.runtime.identity import IdentityModel  # noqa: PLC0415
 
@@ -30,6 +37,6 @@ def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
     except ImportError as error:
         raise FailedPrecondition(
             f"runtime '{spec.runtime}' is not installed on this worker ({error}); pip install"
-            f" 'headrace[worker-{spec.runtime}]'"
+            f" 'headrace[worker-{_EXTRAS.get(spec.runtime, spec.runtime)}]'"
         ) from error
-    raise FailedPrecondition(f"no runtime '{spec.runtime}'; known are 'onnx', 'torch' and 'identity'")
+    raise FailedPrecondition(f"no runtime '{spec.runtime}'; known are 'onnx', 'torch', 'embedding' and 'identity'")
