@@ -17,4 +17,5 @@ random() { od -An -N18 -tx1 /dev/urandom | tr -d ' \n'; }
   printf '[default]\naws_access_key_id = headrace-registry\naws_secret_access_key = %s\n' "$(cat secrets/s3_password)" \
     >secrets/s3_credentials
 }
+[ -e secrets/grafana_password ] || random >secrets/grafana_password
 chmod 444 secrets/*

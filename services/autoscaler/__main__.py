@@ -13,6 +13,7 @@ from headrace.v1.autoscaler_pb2_grpc import add_AutoscalerServiceServicer_to_ser
 from services.autoscaler import limits
 from services.autoscaler.api import AutoscalerServer
 from services.autoscaler.keda import KedaServer
+from services.autoscaler.observation import ScalingObserver
 from services.autoscaler.orchestrators.connect import connect as connect_orchestrator
 from services.autoscaler.scaling import Scaling
 from services.autoscaler.senses import FleetWatch, depths
@@ -35,14 +36,14 @@ SERVICES = ["headrace.v1.AutoscalerService", "externalscaler.ExternalScaler"]
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop; workers stay as they are."""
     settings = AutoscalerSettings()
-    with start("autoscaler", settings.listen, settings):
+    with start("autoscaler", settings.listen, settings) as telemetry:
         try:
-            await _serve(settings, stop)
+            await _serve(settings, ScalingObserver(telemetry.ledger), stop)
         except HeadraceError as error:
             sys.exit(f"autoscaler: {error}")
 
 
-async def _serve(settings: AutoscalerSettings, stop: asyncio.Event) -> None:
+async def _serve(settings: AutoscalerSettings, observer: ScalingObserver, stop: asyncio.Event) -> None:
     config, store = settings.policy(), await _open(settings.store)
     async with AsyncExitStack() as parts:
         orchestrator = await connect_orchestrator(settings.orchestrator)
@@ -58,6 +59,7 @@ async def _serve(settings: AutoscalerSettings, stop: asyncio.Event) -> None:
             fleet=fleet,
             depths=partial(depths, broker),
             orchestrator=orchestrator,
+            observer=observer,
             active=lambda: lease.held,
         )
         lease = Lease(store, "autoscaler/lease/", "", scaling.take_over)

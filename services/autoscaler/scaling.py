@@ -9,6 +9,7 @@ from math import inf
 
 from headrace.v1.fleet_pb2 import WatchFleetResponse
 from services.autoscaler.limits import Orders
+from services.autoscaler.observation import ScalingObserver
 from services.autoscaler.orchestrators.port import Instance, Orchestrator
 from services.autoscaler.orchestrators.victims import victims
 from services.autoscaler.policy.config import PolicyConfig
@@ -50,6 +51,7 @@ class Scaling:
 
     Args:
         orchestrator: None: others act.
+        observer: told of every look and decision.
         active: whether this process may act now.
     """
 
@@ -61,6 +63,7 @@ class Scaling:
         fleet: FleetWatch,
         depths: Depths,
         orchestrator: Orchestrator | None,
+        observer: ScalingObserver,
         active: Callable[[], bool],
     ) -> None:
         self._config = self._default = config
@@ -68,6 +71,7 @@ class Scaling:
         self._fleet = fleet
         self._depths = depths
         self._orchestrator = orchestrator
+        self._observer = observer
         self._active = active
         self._memory = Memory()
         self._told = asyncio.Condition()
@@ -112,6 +116,8 @@ class Scaling:
         previous = self.decided.decision.target if self.decided else self.picture.observation.workers
         decision, self._memory = decide(now, self.picture.observation, self._memory, self._config)
         self.decided = Decided(decision, previous, time.time_ns() // 1_000_000)
+        self._observer.saw(self.picture)
+        self._observer.decided(decision, previous, self._config.limits, active=self._active())
         if self.decided.changed:
             log.info("%d → %d workers: %s", previous, decision.target, decision.reason)
         async with self._told:

@@ -79,11 +79,14 @@ class GatewayInstruments:
         self.in_flight = family("headrace.requests.in_flight", "{request}", "Accepted and not yet answered")
         self.queue_full = family("headrace.queue.full", "{request}", "Requests refused because the queue was full")
         self.republished = family("headrace.requests.republished", "{request}", "Requests published again")
-        self._claims = family("headrace.claims", "{claim}", "Workers' claims on redelivered requests, by verdict")
+        claims = family("headrace.claims", "{claim}", "Workers' claims on redelivered requests, by verdict")
         self._shadows = family("headrace.shadows", "{request}", "Copies for versions on trial, by what they showed")
         self._models: dict[tuple[str, int], GatewayModel] = {}
         self._outcomes: dict[tuple[str, int, str], Counter] = {}
-        self._verdicts: dict[str, Counter] = {}
+        # From the start: of a counter that appears with its first count, Prometheus sees no increase.
+        self._verdicts = {
+            verdict: _counter(claims, {"headrace.claim.verdict": verdict}) for verdict in ("run", "drop", "give_up")
+        }
 
     def of(self, model: str, version: int) -> GatewayModel:
         """The counters of one model version."""
@@ -94,9 +97,7 @@ class GatewayInstruments:
 
     def claim(self, verdict: str) -> None:
         """A claim was answered: "run", "drop" or "give_up"."""
-        if (counter := self._verdicts.get(verdict)) is None:
-            counter = self._verdicts[verdict] = _counter(self._claims, {"headrace.claim.verdict": verdict})
-        counter.add()
+        self._verdicts[verdict].add()
 
     def shadow(self, model: str, version: int, outcome: str) -> None:
         """A copy "matched", "differed", "failed" or was "dropped"."""
