@@ -14,9 +14,13 @@ $(VENV)/.local: $(BIN)/python pyproject.toml constraints.txt
 	$(PIP) --editable '.[demo]'
 	touch $@
 
-# torch by its exact version: any other, or a range, pulls gigabytes of CUDA packages.
-$(VENV)/.dev: $(VENV)/.local
+# What runs language models. torch by its exact version: any other, or a range, pulls gigabytes of CUDA packages.
+$(VENV)/.text: $(VENV)/.local
 	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(PIP) --editable '.[demo,worker-llm]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.text
 	$(PIP) --editable '.[dev]'
 	touch $@
 
@@ -36,8 +40,12 @@ clients: .venv-clients/.installed tests/node/node_modules/.package-lock.json
 
 install: $(VENV)/.local
 
+# torch is a large download, so the language model comes last, and is left out where torch cannot be had.
 demo: install
 	$(BIN)/python examples/digits.py
+	@test -e $(VENV)/.text || echo "for a language model torch is installed now, a large download; Ctrl-C leaves it out"
+	@if $(MAKE) --no-print-directory --silent $(VENV)/.text; then $(BIN)/python examples/write.py; else \
+		echo "left out: the language model, since torch==2.13.0 could not be installed (what pip said is above)"; fi
 
 up: install
 	$(BIN)/headrace up
