@@ -12,6 +12,7 @@ from google.protobuf.json_format import MessageToDict
 from headrace.inference import grpc_service_pb2 as pb
 from services.common.errors import HeadraceError, status_of
 from services.common.tenants.access import Access
+from services.gateway.background import PRIORITY
 from services.gateway.calls import KEY, Call, MethodTable, Unary
 from services.gateway.door import TRAILER, HttpDoor, tenant_in
 from services.gateway.openai import errors as openai_errors
@@ -19,7 +20,7 @@ from services.gateway.protocol.json_tensors import request_from_json, response_t
 from services.gateway.protocol.service import SERVICE
 
 # What of a request's headers is metadata to the handlers.
-_METADATA = ("traceparent", KEY)
+_METADATA = ("traceparent", KEY, PRIORITY)
 
 
 def http_application(methods: MethodTable, *further: APIRouter, access: Access | None = None) -> FastAPI:

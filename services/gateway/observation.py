@@ -106,6 +106,8 @@ class Observer:
 
     def forget(self, route: Route) -> None:
         """The version was deleted: nothing of it is exported any more."""
+        if route.behind is not None:
+            self._records.pop(route.behind.queue, None)
         if self._records.pop(route.queue, None) is not None:
             self._instruments.forget(route.name, route.version)
             self.generations.forget(route.name, route.version)

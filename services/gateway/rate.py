@@ -13,14 +13,14 @@ class TokenBucket:
     _tokens: float = -1.0
     _at: float = 0.0
 
-    def take(self, now: float) -> float:
-        """Takes a token. Returns 0, or in how many seconds the next will be there if there is none."""
+    def take(self, now: float, *, leave: float = 0.0) -> float:
+        """Takes a token, if `leave` others stay. Returns 0, or in how many seconds there will be enough."""
         if self._tokens < 0:
             self._tokens, self._at = float(self.burst), now
         self._tokens = min(self.burst, self._tokens + (now - self._at) * self.rate)
         self._at = now
-        if self._tokens < 1:
-            return (1 - self._tokens) / self.rate
+        if self._tokens < 1 + leave:
+            return (1 + leave - self._tokens) / self.rate
         self._tokens -= 1
         return 0.0
 

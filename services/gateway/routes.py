@@ -1,12 +1,13 @@
 """Which version of which model a request goes to. Pure: the catalogue watcher feeds it, handlers ask it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from headrace.v1.model_pb2 import Model, ModelVersion
 from headrace.v1.rollout_pb2 import Rollout
 from services.common.errors import NotFound
 from services.common.queues import (
+    BACKGROUND_TIMEOUT,
     DEFAULT_MAX_ATTEMPTS,
     DEFAULT_MAX_REQUESTS,
     DEFAULT_TEXT_TIMEOUT,
@@ -33,6 +34,7 @@ class Route:
         max_attempts: granted claims after which a request is given up.
         text: it is a language model.
         rate: what bounds its requests a second; None: nothing.
+        behind: the same for requests that let everybody else go first; None: this is that one.
     """
 
     name: str
@@ -45,12 +47,18 @@ class Route:
     max_attempts: int
     text: bool
     rate: TokenBucket | None = None
+    behind: "Route | None" = None
+
+    @property
+    def background(self) -> bool:
+        """Its requests let everybody else go first."""
+        return self.behind is None
 
 
 def route_of(version: ModelVersion) -> Route:
     """Prepares a version for the hot path."""
     queue, text = version.spec.queue, version.spec.HasField("text")
-    return Route(
+    route = Route(
         name=version.name,
         version=version.version,
         spec_version=version,
@@ -62,6 +70,9 @@ def route_of(version: ModelVersion) -> Route:
         text=text,
         rate=bucket_of(queue.requests_per_second, queue.burst),
     )
+    waiting = queue_name(version.name, version.version, background=True)
+    behind = replace(route, queue=waiting, timeout=max(route.timeout, BACKGROUND_TIMEOUT))
+    return replace(route, behind=behind)
 
 
 @dataclass(slots=True)

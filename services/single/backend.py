@@ -41,7 +41,7 @@ class LocalBackend:
     async def _infer(self, work: Work) -> Answer:
         accepted_us = time.time_ns() // 1000
         try:
-            async with asyncio.timeout(work.timeout), self._device.turn:
+            async with asyncio.timeout(work.timeout), self._device.turns.mine():
                 received_us = time.time_ns() // 1000
                 request, traceparent = ModelInferRequest.FromString(work.body), _traceparent(work)
                 job = Job(1, request, work.rows, accepted_us, received_us, traceparent)

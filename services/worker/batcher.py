@@ -2,6 +2,9 @@
 
 Work-conserving: whoever asks gets what is there at once, unless the model wants to wait for company
 (`max_queue_delay`); while the device is busy nobody asks, and the next batch gathers.
+
+There are two lines. The second, the background, is taken from only when the first is empty, and never into the same
+batch: the first goes as if there were no second, but for the one batch that may be running when it comes.
 """
 
 from collections import deque
@@ -21,6 +24,7 @@ class Entry(Generic[T]):
         shape: only entries of equal shape share a batch.
         arrived, deadline: seconds on the clock that `take` is given.
         cancelled: skipped when its turn comes.
+        background: it stands in the second line.
     """
 
     item: T
@@ -29,11 +33,12 @@ class Entry(Generic[T]):
     arrived: float
     deadline: float
     cancelled: bool = False
+    background: bool = False
 
 
 @dataclass(slots=True)
 class Batcher(Generic[T]):
-    """A line of entries.
+    """Two lines of entries.
 
     Attributes:
         max_rows: most rows in a batch; 0: every entry runs alone.
@@ -43,21 +48,28 @@ class Batcher(Generic[T]):
     max_rows: int
     max_delay: float = 0.0
     _line: deque[Entry[T]] = field(default_factory=deque)
+    _behind: deque[Entry[T]] = field(default_factory=deque)
 
     def add(self, entry: Entry[T]) -> None:
-        """Puts an entry at the end of the line."""
-        self._line.append(entry)
+        """Puts an entry at the end of its line."""
+        (self._behind if entry.background else self._line).append(entry)
 
     def __len__(self) -> int:
-        return len(self._line)
+        return len(self._line) + len(self._behind)
+
+    @property
+    def urgent(self) -> bool:
+        """Somebody waits who is not in the background."""
+        return bool(self._line)
 
     def ready_at(self) -> float | None:
         """When the next batch should run; None if nothing waits. In the past: now."""
-        if not self._line:
+        line = self._line or self._behind
+        if not line:
             return None
-        if not self.max_delay or not self.max_rows or self._rows() >= self.max_rows:
-            return self._line[0].arrived
-        oldest = self._line[0]
+        oldest = line[0]
+        if not self.max_delay or not self.max_rows or sum(entry.rows for entry in line) >= self.max_rows:
+            return oldest.arrived
         # Nobody waits so long for company that his own time is up: half of it at most.
         return oldest.arrived + min(self.max_delay, (oldest.deadline - oldest.arrived) / 2)
 
@@ -66,12 +78,22 @@ class Batcher(Generic[T]):
 
         The batch holds the oldest entry and, in order, what fits beside it.
         """
+        batch, dropped = self._take(self._line, now)
+        # The head of the background is looked at in any case: its line may stand for long.
+        while self._behind and (self._behind[0].cancelled or self._behind[0].deadline <= now):
+            dropped.append(self._behind.popleft())
+        if not batch and self._behind:
+            batch, further = self._take(self._behind, now)
+            dropped += further
+        return batch, dropped
+
+    def _take(self, line: deque[Entry[T]], now: float) -> tuple[list[Entry[T]], list[Entry[T]]]:
         batch: list[Entry[T]] = []
         dropped: list[Entry[T]] = []
         passed: list[Entry[T]] = []
         rows = 0
-        while self._line:
-            entry = self._line.popleft()
+        while line:
+            entry = line.popleft()
             if entry.cancelled or entry.deadline <= now:
                 dropped.append(entry)
             elif not batch:
@@ -84,22 +106,22 @@ class Batcher(Generic[T]):
                 passed.append(entry)
             if batch and rows >= self.max_rows:
                 break
-        self._line.extendleft(reversed(passed))
+        line.extendleft(reversed(passed))
         return batch, dropped
 
     def drop(self, now: float) -> list[Entry[T]]:
         """Takes those out that nobody waits for any more, wherever they stand."""
-        line, self._line = self._line, deque[Entry[T]]()
         dropped: list[Entry[T]] = []
-        for entry in line:
-            (dropped if entry.cancelled or entry.deadline <= now else self._line).append(entry)
+        for entry in self.clear():
+            if entry.cancelled or entry.deadline <= now:
+                dropped.append(entry)
+            else:
+                self.add(entry)
         return dropped
 
     def clear(self) -> list[Entry[T]]:
         """Everything in line, which is then empty."""
-        entries = list(self._line)
+        entries = [*self._line, *self._behind]
         self._line.clear()
+        self._behind.clear()
         return entries
-
-    def _rows(self) -> int:
-        return sum(entry.rows for entry in self._line)

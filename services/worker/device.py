@@ -7,19 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from services.worker.turns import Turns
+
 T = TypeVar("T")
 
 
 class Device:
-    """Batches run one at a time, in the order in which lanes asked for their turn.
+    """Batches run one at a time, in the order in which lanes asked for their turn, those with callers' requests first.
 
-    A lane forms its batch only when it holds `turn`: until then the batch gathers. Models are loaded beside it, at most
-    `loads` at a time: who loads holds `loading`.
+    A lane forms its batch only when it holds the turn: until then the batch gathers. Models are loaded beside it, at
+    most `loads` at a time: who loads holds `loading`.
     """
 
     def __init__(self, threads: int, loads: int = 1) -> None:
         self.threads = threads
-        self.turn = asyncio.Lock()
+        self.turns = Turns()
         self.loading = asyncio.Semaphore(loads)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._loaders = ThreadPoolExecutor(loads, thread_name_prefix="loader")

@@ -21,13 +21,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """One request in hand, with whom to answer and what to settle."""
+    """One request in hand, with whom to answer and what to settle.
+
+    Attributes:
+        suspicious: it may have been run before.
+        background: callers go first.
+    """
 
     work: WorkRequest
     ticket: Ticket
     link: Link
     received_unix_us: int
     suspicious: bool
+    background: bool
     job: Job | None = None
 
     def parse(self, body: bytes, *, batched: bool) -> None:

@@ -67,7 +67,7 @@ class Lane:
         batching = version.spec.batching
         # Two batches ahead.
         ahead = 2 * batching.max_batch_size
-        self._subscription = Subscription(broker, version, self._on_delivery, ahead, worker_id=worker_id)
+        self._subscription = Subscription(broker, version, self._on_delivery, ahead, behind=ahead, worker_id=worker_id)
         key = (version.name, version.version)
         self.occupancy = Occupancy(key, loader, residents, self._subscription, busy=lambda: self.running > 0)
         self.occupancy.want(eager)
@@ -188,7 +188,7 @@ class Lane:
         for ticket in [ticket for ticket in self._tickets if not ticket.started]:
             ticket.hand_back()
 
-    def _on_delivery(self, delivery: Delivery) -> None:
+    def _on_delivery(self, delivery: Delivery, background: bool) -> None:
         """Opens an envelope and takes what is in it."""
         if self._stopping:
             delivery.requeue()
@@ -203,7 +203,7 @@ class Lane:
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
             suspicious = delivery.redelivered or work.attempt > 0
-            self._take(work, Held(work, ticket, link, now_us, suspicious))
+            self._take(work, Held(work, ticket, link, now_us, suspicious, background))
         if not envelope.requests:
             ticket.settle()
 
@@ -242,14 +242,20 @@ class Lane:
             self._suspects.append(held)
         else:
             loop_now = asyncio.get_running_loop().time()
-            entry = Entry(held, held.job.rows, self._shape(held.job.request), loop_now, loop_now + held.seconds_left())
+            shape, deadline = self._shape(held.job.request), loop_now + held.seconds_left()
+            entry = Entry(held, held.job.rows, shape, loop_now, deadline, background=held.background)
             self._entries[held.link.reply_to, held.work.id] = entry
             self._batcher.add(entry)
         self._work.set()
 
     def _next_suspect(self) -> Held | None:
-        """The oldest whose gateway can be asked now, or that needs no asking; a lost gateway holds up only its own."""
-        for held in self._suspects:
+        """The oldest whose gateway can be asked now, or that needs no asking; a lost gateway holds up only its own.
+
+        Callers' come before the line, those of the background after it.
+        """
+        for held in sorted(self._suspects, key=lambda held: held.background):
+            if held.background and self._batcher.urgent:
+                return None
             if held.link.connected or held.link.gone or held.ticket.closed or held.seconds_left() <= 0:
                 self._suspects.remove(held)
                 return held
@@ -265,7 +271,7 @@ class Lane:
             return
         held.ticket.started = True
         self._claiming = 1
-        async with self._device.turn:
+        async with self._device.turns.mine(lambda: self._batcher.urgent or not held.background):
             verdict = await self._claim(held)
             self._claiming = 0
             if verdict is not None and verdict.run:
@@ -291,7 +297,7 @@ class Lane:
             if ready_at is not None and ready_at > loop.time() and not self._stopping:
                 loop.call_at(ready_at, self._work.set)
                 return
-            async with self._device.turn:
+            async with self._device.turns.mine(lambda: self._batcher.urgent):
                 batch, dropped = self._batcher.take(loop.time())
                 for entry in batch:
                     self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)

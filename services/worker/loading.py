@@ -207,7 +207,7 @@ def on_device(device: Device, spec: ModelSpec) -> Callable[[Path], Awaitable[Loa
 
     async def open_model(folder: Path) -> LoadedModel:
         model = await device.load(lambda: load_model(folder, spec, device.threads))
-        async with device.turn:
+        async with device.turns.mine():
             await device.run(lambda: warm_up(model, spec))
         return model
 

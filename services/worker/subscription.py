@@ -1,4 +1,4 @@
-"""A lane's consumer: how much it takes and how urgently, as the model comes into memory."""
+"""A lane's consumers: how much it takes and how urgently, as the model comes into memory."""
 
 import asyncio
 import contextlib
@@ -29,10 +29,12 @@ def home_priority(worker_id: str, queue: str) -> int:
 
 
 class Subscription:
-    """At most one consumer of a version's queue.
+    """At most one consumer of each of a version's queues: callers', and what runs behind them.
 
     Args:
+        on_delivery: called with each delivery, and whether it may wait until callers have been served.
         ahead: how many requests it takes at a time once the model is loaded.
+        behind: how many of the background's, beside those.
         worker_id: decides how near this worker is to the queue while it is not.
     """
 
@@ -40,9 +42,10 @@ class Subscription:
         self,
         broker: Broker,
         version: ModelVersion,
-        on_delivery: Callable[[Delivery], None],
+        on_delivery: Callable[[Delivery, bool], None],
         ahead: int,
         *,
+        behind: int,
         worker_id: str,
     ) -> None:
         self._broker = broker
@@ -50,52 +53,57 @@ class Subscription:
         self._queue = queue_name(version.name, version.version)
         self._home = home_priority(worker_id, self._queue)
         self._on_delivery = on_delivery
-        self._ahead = max(2, ahead)
-        self._consumer: Consumer | None = None
+        self._prefetch = {False: max(2, ahead), True: max(2, behind)}
+        self._consumers: list[Consumer] = []
         self._loaded = False
         self._closed = asyncio.Event()
         self._turn = asyncio.Lock()
 
     @property
     def is_open(self) -> bool:
-        """There is a consumer."""
-        return self._consumer is not None
+        """It consumes."""
+        return bool(self._consumers)
 
     async def open(self, *, loaded: bool) -> None:
         """Consumes: `ahead` and before others once the model is loaded, one message and after others before.
 
         Tries until the broker takes it, or until it is closed.
         """
-        prefetch = self._ahead if loaded else 1
         async with self._turn:
-            if self._consumer is not None and self._loaded == loaded:
+            if self._consumers and self._loaded == loaded:
                 return
             while not self._closed.is_set():
+                consumers: list[Consumer] = []
                 try:
-                    await self._broker.declare(queue_spec(self._version))
-                    consumer = await self._broker.consume(
-                        self._queue,
-                        self._on_delivery,
-                        prefetch=prefetch,
-                        priority=LOADED_PRIORITY if loaded else self._home,
-                    )
+                    consumers.append(await self._consume(loaded=loaded, background=False))
+                    consumers.append(await self._consume(loaded=loaded, background=True))
                 except HeadraceError as error:
                     log.warning("cannot consume %s: %s", self._queue, error)
+                    await _cancel(consumers)
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
-                old, self._consumer, self._loaded = self._consumer, consumer, loaded
-                if old is not None:
-                    await _cancel(old)
+                old, self._consumers, self._loaded = self._consumers, consumers, loaded
+                await _cancel(old)
                 if self._closed.is_set():  # while the broker was asked
-                    await _cancel(consumer)
+                    await _cancel(consumers)
                 return
+
+    async def _consume(self, *, loaded: bool, background: bool) -> Consumer:
+        """Raises HeadraceError."""
+        spec = queue_spec(self._version, background=background)
+        await self._broker.declare(spec)
+        return await self._broker.consume(
+            spec.name,
+            lambda delivery: self._on_delivery(delivery, background),
+            prefetch=self._prefetch[background] if loaded else 1,
+            priority=LOADED_PRIORITY if loaded else self._home,
+        )
 
     async def pause(self) -> None:
         """No deliveries until it is opened again."""
         async with self._turn:
-            if (consumer := self._consumer) is not None:
-                self._consumer = None
-                await _cancel(consumer)
+            consumers, self._consumers = self._consumers, []
+            await _cancel(consumers)
 
     async def has_others(self) -> bool:
         """Other workers consume the queue, too."""
@@ -107,10 +115,10 @@ class Subscription:
     async def close(self) -> None:
         """No more deliveries."""
         self._closed.set()
-        if self._consumer is not None:
-            await _cancel(self._consumer)
+        await _cancel(self._consumers)
 
 
-async def _cancel(consumer: Consumer) -> None:
-    with contextlib.suppress(Unavailable):  # the broker is away: nothing comes from it either
-        await consumer.cancel()
+async def _cancel(consumers: list[Consumer]) -> None:
+    for consumer in consumers:
+        with contextlib.suppress(Unavailable):  # the broker is away: nothing comes from it either
+            await consumer.cancel()

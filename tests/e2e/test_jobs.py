@@ -1,13 +1,17 @@
 """Jobs on a real stack, all of whose processes are killed while one runs."""
 
+import asyncio
 import json
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from grpc import aio
 from typer.testing import CliRunner
 
 from headrace import Client
@@ -15,11 +19,16 @@ from headrace.cli.main import app
 from headrace.client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from headrace.client.jobs import ENDED, JobsClient
 from headrace.client.registry import RegistryClient
+from headrace.client.tensors import make_request
+from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from headrace.v1 import jobs_pb2 as pb
 from tests.e2e.conftest import ready
 from tests.support import models
 from tests.support.identity import identity
 from tests.support.stack import RunningStack, running_stack, wait_until
+
+if TYPE_CHECKING:
+    from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceAsyncStub
 
 TOY = "/v2/models/toy/infer"
 
@@ -164,3 +173,34 @@ def test_the_command_line(stack: RunningStack, jobs: JobsClient, tmp_path: Path)
     run("delete", job)
     assert "no job" in run("show", job, expect=2)
     assert "give one" in run("submit", str(file), "--model", "toy", "--endpoint", TOY, expect=2)
+
+
+async def test_callers_go_first_whatever_waits_in_the_background(stack: RunningStack) -> None:
+    order: list[str] = []
+
+    async def ask(stub: "GRPCInferenceServiceAsyncStub", priority: str) -> None:
+        request = make_request("toy", {"x": np.ones((1, 1), np.float32)}, "", "")
+        await stub.ModelInfer(request, timeout=60, metadata=(("headrace-priority", priority),))
+        order.append(priority)
+
+    def accepted(count: int) -> bool:
+        return in_flight() == count
+
+    def in_flight() -> int:
+        with Client(stack.address("gateway")) as client:
+            return next(model.in_flight for model in client.status().models if model.name == "toy")
+
+    async with aio.insecure_channel(stack.address("gateway")) as channel, asyncio.TaskGroup() as group:
+        stub: GRPCInferenceServiceAsyncStub = GRPCInferenceServiceStub(channel)
+        os.kill(stack.pid("worker-1"), signal.SIGSTOP)
+        for priority, count in (("background", 120), ("interactive", 136)):
+            asked = [group.create_task(ask(stub, priority)) for _ in range(count - in_flight())]
+            await asyncio.to_thread(wait_until, partial(accepted, count), "all to be accepted")
+        os.kill(stack.pid("worker-1"), signal.SIGCONT)
+        await asyncio.gather(*asked)
+        # Two batches of eight may have been begun before the worker had read the callers' messages.
+        assert order.count("background") <= 24
+        assert order.count("interactive") == 16
+        with pytest.raises(aio.AioRpcError, match="expected 'interactive' or 'background'"):
+            await ask(stub, "whenever")
+    assert order.count("background") == 120

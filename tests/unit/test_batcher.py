@@ -10,9 +10,15 @@ from services.worker.batcher import Batcher, Entry
 
 
 def entry(
-    name: str, rows: int = 1, shape: Hashable = None, arrived: float = 0.0, deadline: float = 100.0
+    name: str,
+    rows: int = 1,
+    shape: Hashable = None,
+    arrived: float = 0.0,
+    deadline: float = 100.0,
+    *,
+    background: bool = False,
 ) -> Entry[str]:
-    return Entry(name, rows, shape, arrived, deadline)
+    return Entry(name, rows, shape, arrived, deadline, background=background)
 
 
 def batcher(max_rows: int, *entries: Entry[str], max_delay: float = 0.0) -> Batcher[str]:
@@ -116,3 +122,39 @@ def test_everybody_leaves_once_in_good_company(max_rows: int, entries: list[tupl
         assert [int(item.item) for item in batch] == sorted(int(item.item) for item in batch)
         seen += [*batch, *dropped]
     assert sorted(int(item.item) for item in seen) == list(range(len(made)))
+
+
+def test_the_background_is_taken_when_nobody_else_waits_and_never_shares_a_batch() -> None:
+    line = batcher(4, entry("x", background=True), entry("y", background=True), entry("a"), entry("b"))
+    assert line.urgent
+    assert names(line.take(1.0)[0]) == "ab"
+    assert not line.urgent
+    assert names(line.take(1.0)[0]) == "xy"
+    assert len(line) == 0
+
+
+def test_what_expires_in_the_background_is_dropped_while_others_are_served() -> None:
+    line = batcher(1, entry("x", deadline=5.0, background=True), entry("y", background=True), entry("a"), entry("b"))
+    batch, dropped = line.take(6.0)
+    assert (names(batch), names(dropped)) == ("a", "x")
+    assert names(line.clear()) == "by"
+
+
+def test_the_background_waits_for_company_like_others_but_not_beside_them() -> None:
+    line = batcher(4, entry("x", arrived=1.0, background=True), max_delay=0.5)
+    assert line.ready_at() == 1.5
+    line.add(entry("a", arrived=1.2))
+    assert line.ready_at() == 1.7
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 5))
+def test_whatever_comes_callers_are_taken_first_and_nobody_twice(waits: list[bool], max_rows: int) -> None:
+    line: Batcher[str] = Batcher(max_rows)
+    for number, background in enumerate(waits):
+        line.add(entry(f"{number} ", background=background))
+    taken: list[Entry[str]] = []
+    while len(line):
+        taken += line.take(1.0)[0]
+    numbers = [int(each.item) for each in taken]
+    callers = [number for number, background in enumerate(waits) if not background]
+    assert numbers == callers + [number for number, background in enumerate(waits) if background]

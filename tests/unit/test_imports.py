@@ -76,6 +76,7 @@ PURE: dict[str, set[str]] = {
     "services.autoscaler.service_time": set(),
     **{name: SCALING_SIGNALS for name in SCALING_SIGNALS if name.startswith("services.autoscaler.signals")},
     **{f"services.autoscaler.policy.{name}": SCALING_POLICY for name in SCALING_POLICY_NAMES},
+    "services.gateway.background": {"services.gateway.calls", "services.gateway.routes"},
     "services.jobs.lines": set(),
     "services.jobs.chunks": set(),
     "services.jobs.paging": set(),

@@ -14,6 +14,13 @@ def test_a_burst_then_the_rate() -> None:
     assert [bucket.take(1000.0) for _ in range(4)] == [0, 0, 0, 0.5], "idle time is kept up to the burst"
 
 
+def test_who_may_wait_leaves_tokens_to_others() -> None:
+    bucket = TokenBucket(rate=2.0, burst=5)
+    assert [bucket.take(10.0, leave=2.0) for _ in range(4)] == [0, 0, 0, 0.5]
+    assert [bucket.take(10.0) for _ in range(3)] == [0, 0, 0.5]
+    assert bucket.take(11.0, leave=2.0) == 0.5
+
+
 @given(
     rate=st.floats(0.1, 1000),
     burst=st.integers(1, 50),

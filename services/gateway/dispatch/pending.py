@@ -83,20 +83,19 @@ class PendingTable:
         return self._count.get(queue, 0)
 
     def demand(self, now_us: int) -> list[QueueDemand]:
-        """For each route that was asked for since the start: what came, what is unanswered, and for how long."""
+        """For each version that was asked for since the start: what came, what is unanswered, and for how long."""
         oldest: dict[str, int] = {}
         for pending in self._by_id.values():
             oldest.setdefault(pending.route.queue, pending.accepted_unix_us)
-        return [
-            QueueDemand(
-                name=route.name,
-                version=route.version,
-                accepted=accepted,
-                in_flight=self.count(queue),
-                oldest_ms=max(0, now_us - oldest.get(queue, now_us)) // 1000,
-            )
-            for queue, (route, accepted) in self._admitted.items()
-        ]
+        demands: dict[tuple[str, int], QueueDemand] = {}
+        for queue, (route, accepted) in self._admitted.items():
+            # What runs in the background needs workers like everything else.
+            name, version = route.name, route.version
+            demand = demands.setdefault((name, version), QueueDemand(name=name, version=version))
+            demand.accepted += accepted
+            demand.in_flight += self.count(queue)
+            demand.oldest_ms = max(demand.oldest_ms, (now_us - oldest.get(queue, now_us)) // 1000)
+        return list(demands.values())
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -66,7 +66,7 @@ class Publisher:
             self._wake.clear()
             try:
                 if not declared:
-                    await self._broker.declare(queue_spec(self._route.spec_version))
+                    await self._broker.declare(queue_spec(self._route.spec_version, background=self._route.background))
                     declared = True
                 while self._gathered:
                     await self._publish_round()

@@ -121,7 +121,7 @@ class QueueBackend:
         """Within the model's own limits. Raises QueueFull."""
         loop = asyncio.get_running_loop()
         route = work.route
-        if route.rate is not None and (seconds := route.rate.take(loop.time())):
+        if route.rate is not None and (seconds := route.rate.take(loop.time(), leave=_reserve(route))):
             raise QueueFull(
                 f"model '{route.name}' takes {route.rate.rate:g} requests a second at this gateway; try again in"
                 f" {seconds:.2g} s, or raise queue.requests_per_second in its model.yaml",
@@ -192,8 +192,9 @@ class QueueBackend:
             return Depth(ready=0, consumers=0)
 
     def in_flight(self, route: Route) -> int:
-        """Accepted here and not yet answered."""
-        return self._pending.count(route.queue)
+        """Accepted here and not yet answered, in the background too."""
+        behind = self._pending.count(route.behind.queue) if route.behind is not None else 0
+        return self._pending.count(route.queue) + behind
 
     def _consumers(self, route: Route) -> int:
         publisher = self._publishers.get(route.queue)
@@ -232,3 +233,8 @@ class QueueBackend:
                     publisher.consumers = (await self._broker.depth(queue)).consumers
                 except (Unavailable, NotFound):
                     continue
+
+
+def _reserve(route: Route) -> float:
+    """What requests that let others go first leave of the burst: half of what is beyond their own."""
+    return (route.rate.burst - 1) / 2 if route.background and route.rate is not None else 0.0

@@ -9,6 +9,7 @@ from google.protobuf.message import DecodeError
 from headrace.inference.grpc_service_pb2 import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from services.common.errors import HeadraceError, InvalidArgument
 from services.gateway.backend import Answer, Backend, Work
+from services.gateway.background import placed
 from services.gateway.calls import KEY, Call, request_key
 from services.gateway.observation import Observer
 from services.gateway.receipts import receipt_json
@@ -113,7 +114,7 @@ class Inference:
         if call.tenant is not None:
             call.tenant.check_use(request.model_name)
         pick = self._routes.pick(request.model_name, request.model_version, lambda: _key(call, request))
-        route = pick.route
+        route = placed(call, pick.route)
         if route.text:
             return await self._text.infer(call, request, route)
         observed = self._observer.begin(call, route)
@@ -125,7 +126,8 @@ class Inference:
             observed.failed(error)
             raise
         observed.answered(rows, answer.receipt)
-        if pick.shadow is not None and self._shadows is not None:
+        # A trial is judged by what callers ask for.
+        if pick.shadow is not None and self._shadows is not None and not route.background:
             self._shadows.copy(pick.shadow, request, body, answer.body)
         return answer
 

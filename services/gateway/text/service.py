@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from headrace.v1.text_generation_pb2 import GenerateRequest, GenerateResponse, GenerateStreamResponse
 from services.common.errors import InvalidArgument
 from services.gateway.backend import Backend, Events, TextEnd, Work
+from services.gateway.background import placed
 from services.gateway.calls import Call, MethodTable, Stream, Unary, check_use, request_key
 from services.gateway.observation import Observer
 from services.gateway.receipts import receipt_json
@@ -57,7 +58,7 @@ class TextGeneration:
         """
         check_use(call, request.model)
         # Copies of generations would cost as much as the generations: language models have no shadows.
-        route = self._routes.pick(request.model, request.version, lambda: request_key(call)).route
+        route = placed(call, self._routes.pick(request.model, request.version, lambda: request_key(call)).route)
         try:
             sequences = check(request, route)
         except BaseException as error:

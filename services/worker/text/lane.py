@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 DEFAULT_AHEAD = 256
 # A longer pause between two steps is taken for idleness.
 LONGEST_STEP_SECONDS = 1.0
+# Behind every priority that a caller can give (32 bits).
+BACKGROUND = 2**33
 
 
 class TextLane:
@@ -68,7 +70,10 @@ class TextLane:
         self._patience = patience
         self._observer = observer
         ahead = version.spec.text.max_num_seqs or DEFAULT_AHEAD
-        self._subscription = Subscription(broker, version, self._on_delivery, ahead, worker_id=worker_id)
+        # The background has half of the engine's places at most, so that a caller finds one.
+        self._subscription = Subscription(
+            broker, version, self._on_delivery, ahead, behind=ahead // 2, worker_id=worker_id
+        )
         self._streams = Streams(self._engine, self._finished)
         key = (version.name, version.version)
         self.occupancy = Occupancy(
@@ -193,7 +198,7 @@ class TextLane:
                 self._streams.end(job)
                 job.held.ticket.hand_back()
 
-    def _on_delivery(self, delivery: Delivery) -> None:
+    def _on_delivery(self, delivery: Delivery, background: bool) -> None:
         """Opens an envelope and begins what is in it."""
         if self._stopping:
             delivery.requeue()
@@ -207,7 +212,8 @@ class TextLane:
         self.occupancy.used_at = asyncio.get_running_loop().time()
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
-            self._take(Held(work, ticket, link, now_us, delivery.redelivered or work.attempt > 0))
+            suspicious = delivery.redelivered or work.attempt > 0
+            self._take(Held(work, ticket, link, now_us, suspicious, background))
         if not envelope.requests:
             ticket.settle()
 
@@ -267,7 +273,8 @@ class TextLane:
             return
         job.generation = Generation(job.held, self.version.version, model.prompts.piece)
         job.held.ticket.started = True
-        requests = job.generation.requests(prompt, params, request.priority, verdict.progress)
+        priority = request.priority - (BACKGROUND if job.held.background else 0)
+        requests = job.generation.requests(prompt, params, priority, verdict.progress)
         self._streams.submit(job, requests, model.engine)
         if not job.generation.unfinished:
             self._streams.drop(job)
