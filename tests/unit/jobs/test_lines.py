@@ -43,7 +43,7 @@ def test_bodies_alone_go_to_the_endpoint(line: dict[str, Any], custom_id: str) -
         (b"[]", "", "line 7: expected a JSON object"),
         (encoded({"inputs": []}), "", "line 7: 'custom_id' is missing.*need an endpoint"),
         (encoded({**CHAT, "method": "GET"}), "", "method is 'GET'; expected 'POST'"),
-        (encoded({**CHAT, "url": "/v1/embeddings"}), "", "'/v1/embeddings' takes no jobs"),
+        (encoded({**CHAT, "url": "/v1/images"}), "", "'/v1/images' takes no jobs"),
         (encoded({**CHAT, "url": "http://elsewhere/v1/completions"}), "", "takes no jobs"),
         (encoded({**CHAT, "url": "/v2/models/../../v1/models"}), "", "takes no jobs"),
         (encoded(CHAT), INFER, "is not the job's endpoint"),
@@ -59,7 +59,7 @@ def test_bad_lines_are_refused_with_their_number(line: bytes, endpoint: str, mes
     assert str(refused.value).startswith("line 7")
 
 
-@pytest.mark.parametrize("endpoint", ["/v1/completions", INFER, "/v2/models/digits/versions/3/infer"])
+@pytest.mark.parametrize("endpoint", ["/v1/completions", "/v1/embeddings", INFER, "/v2/models/digits/versions/3/infer"])
 def test_endpoints_that_take_jobs(endpoint: str) -> None:
     check_endpoint(endpoint)
 
