@@ -191,6 +191,7 @@ class GetScalingResponse(_message.Message):
     QUEUES_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
     START_SECONDS_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     active: _builtins.bool
     active_address: _builtins.str
     """host:port of the active one, where this one is not."""
@@ -210,6 +211,10 @@ class GetScalingResponse(_message.Message):
     def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueState]: ...
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerState]: ...
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScalingDecision]:
+        """The latest decisions that changed the target, the oldest first."""
+
     def __init__(
         self,
         *,
@@ -224,10 +229,11 @@ class GetScalingResponse(_message.Message):
         queues: _abc.Iterable[Global___QueueState] | None = ...,
         workers: _abc.Iterable[Global___WorkerState] | None = ...,
         start_seconds: _builtins.float = ...,
+        changes: _abc.Iterable[Global___ScalingDecision] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_address", b"active_address", "decision", b"decision", "max_workers", b"max_workers", "min_workers", b"min_workers", "mode", b"mode", "orchestrator", b"orchestrator", "paused", b"paused", "queues", b"queues", "start_seconds", b"start_seconds", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "active_address", b"active_address", "changes", b"changes", "decision", b"decision", "max_workers", b"max_workers", "min_workers", b"min_workers", "mode", b"mode", "orchestrator", b"orchestrator", "paused", b"paused", "queues", b"queues", "start_seconds", b"start_seconds", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

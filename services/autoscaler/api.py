@@ -52,6 +52,7 @@ class AutoscalerServer(AutoscalerServiceServicer):
             queues=map(_queue, picture.queues),
             workers=map(_worker, picture.workers),
             start_seconds=picture.observation.start_seconds or 0.0,
+            changes=map(_decision, scaling.changes),
         )
 
     async def WatchDecisions(

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from math import inf
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 # Not more often, whatever news there is.
 PAUSE_SECONDS = 0.05
+CHANGES_KEPT = 50
 
 Depths = Callable[[list[QueueKey]], Awaitable[dict[QueueKey, QueueDepth] | None]]
 
@@ -78,6 +80,7 @@ class Scaling:
         self.orders = Orders()
         self.picture = painter.paint(time.monotonic(), WatchFleetResponse(), inf, None, None)
         self.decided: Decided | None = None
+        self.changes: deque[Decided] = deque(maxlen=CHANGES_KEPT)
 
     @property
     def config(self) -> PolicyConfig:
@@ -119,6 +122,7 @@ class Scaling:
         self._observer.saw(self.picture)
         self._observer.decided(decision, previous, self._config.limits, active=self._active())
         if self.decided.changed:
+            self.changes.append(self.decided)
             log.info("%d → %d workers: %s", previous, decision.target, decision.reason)
         async with self._told:
             self._told.notify_all()

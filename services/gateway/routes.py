@@ -136,6 +136,11 @@ class Routes:
         """All versions of a model, ascending. Raises NotFound."""
         return [route for _, route in sorted(self._entry(name).versions.items())]
 
+    def aliases(self, route: Route) -> list[str]:
+        """The names that lead to this version, sorted."""
+        aliases = self._entries.get(route.name, _Entry()).aliases
+        return sorted(alias for alias, version in aliases.items() if version == route.version)
+
     def __iter__(self) -> Iterator[Route]:
         for name in self.names():
             yield from self.versions(name)

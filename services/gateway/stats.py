@@ -2,6 +2,7 @@
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from headrace.inference.grpc_service_pb2 import (
     InferBatchStatistics,
@@ -31,7 +32,7 @@ class _Sum:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The last minute: requests per second and latency percentiles in milliseconds (0 without requests)."""
+    """A window: requests per second and latency percentiles in milliseconds (0 without requests)."""
 
     rate: float
     p50_ms: float
@@ -84,15 +85,16 @@ class ModelStats:
         """Rows per batch → batches."""
         return {rows: max(1, round(millionths / 1e6)) for rows, millionths in sorted(self._executions.items())}
 
-    def recent(self, now: float) -> Recent:
-        """The last minute's rate and latencies."""
+    def recent(self, now: float, window: float = WINDOW_SECONDS) -> Recent:
+        """The rate and latencies of the last `window` seconds, of a minute at most."""
         while self._recent and self._recent[0][0] < now - WINDOW_SECONDS:
             self._recent.popleft()
-        if not self._recent:
+        within = takewhile(lambda each: each[0] >= now - window, reversed(self._recent))
+        latencies = sorted(seconds for _, seconds in within)
+        if not latencies:
             return Recent(0.0, 0.0, 0.0)
-        latencies = sorted(seconds for _, seconds in self._recent)
         full = len(latencies) == WINDOW_REQUESTS
-        span = now - self._recent[0][0] if full else WINDOW_SECONDS
+        span = now - self._recent[0][0] if full else window
         return Recent(
             rate=len(latencies) / max(span, 1e-3),
             p50_ms=latencies[len(latencies) // 2] * 1000,

@@ -8,7 +8,7 @@ from importlib.metadata import version as package_version
 import grpc
 from grpc import aio
 
-from headrace.v1.fleet_pb2 import ListWorkersRequest, Worker
+from headrace.v1.fleet_pb2 import WatchFleetRequest, WatchFleetResponse
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
 from headrace.v1.gateway_pb2 import GetStatusRequest, GetStatusResponse, ModelStatus, RolloutStatus
 from headrace.v1.rollout_pb2 import Rollout
@@ -19,8 +19,10 @@ from services.gateway.observation import Observer
 from services.gateway.protocol.service import typed
 from services.gateway.routes import Route, Routes
 from services.gateway.shadows import Shadows
+from services.gateway.stats import WINDOW_SECONDS
 
 SERVICE = "headrace.v1.GatewayService"
+FLEET_SECONDS = 1.0
 
 
 class StatusService:
@@ -53,7 +55,9 @@ class StatusService:
 
     async def get_status(self, call: Call, request: GetStatusRequest) -> GetStatusResponse:
         """Models, queues and workers as seen from here; parts that cannot be reached are left out."""
-        models = await asyncio.gather(*map(self._model, self._routes))
+        window = min(request.window_seconds, WINDOW_SECONDS) or WINDOW_SECONDS
+        models = await asyncio.gather(*(self._model(route, window) for route in self._routes))
+        fleet = await self._seen()
         return GetStatusResponse(
             gateway_id=self._gateway_id,
             version=package_version("headrace"),
@@ -61,8 +65,9 @@ class StatusService:
             registry_connected=self._registry_connected(),
             broker_connected=self._backend.ready(),
             models=models,
-            workers=await self._workers(),
+            workers=[seen.worker for seen in fleet.workers],
             rollouts=[self._rollout(name, rollout) for name, rollout in self._routes.rollouts()],
+            gateways=[seen.gateway for seen in fleet.gateways],
         )
 
     def _rollout(self, name: str, rollout: Rollout) -> RolloutStatus:
@@ -70,16 +75,21 @@ class StatusService:
         shadow = self._shadows.status(trial) if trial is not None else None
         return RolloutStatus(name=name, rollout=rollout, shadow=shadow)
 
-    async def _workers(self) -> list[Worker]:
+    async def _seen(self) -> WatchFleetResponse:
+        """The first message of a watch: it comes at once and has everything."""
+        watch = self._fleet.WatchFleet(WatchFleetRequest(), timeout=FLEET_SECONDS)
         try:
-            response = await self._fleet.ListWorkers(ListWorkersRequest(), timeout=1.0)
+            async for seen in watch:
+                return seen
         except grpc.RpcError:
-            return []
-        return list(response.workers)
+            pass
+        finally:
+            watch.cancel()
+        return WatchFleetResponse()
 
-    async def _model(self, route: Route) -> ModelStatus:
+    async def _model(self, route: Route, window: float) -> ModelStatus:
         stats = self._observer.stats(route)
-        recent = stats.recent(time.monotonic())
+        recent = stats.recent(time.monotonic(), window)
         status = ModelStatus(
             name=route.name,
             version=route.version,
@@ -90,6 +100,9 @@ class StatusService:
             p50_ms=recent.p50_ms,
             p99_ms=recent.p99_ms,
             batch_sizes=stats.batch_sizes(),
+            aliases=self._routes.aliases(route),
+            runtime=route.spec_version.spec.runtime,
+            language_model=route.text,
         )
         try:
             depth = await self._backend.depth(route)
