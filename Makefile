@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install demo up test check bench peers test-compose chaos clients
+.PHONY: install demo up test check bench peers test-compose chaos clients console
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -50,7 +50,7 @@ demo: install
 up: install
 	$(BIN)/headrace up
 
-test: $(VENV)/.dev clients
+test: $(VENV)/.dev clients node_modules/.package-lock.json
 	sh tools/test_services.sh
 	$(BIN)/pytest
 
@@ -59,6 +59,11 @@ check: $(VENV)/.dev node_modules/.package-lock.json
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	cd protos && ../node_modules/.bin/buf lint
+	node_modules/.bin/tsc --project console
+
+# The console's page, of its sources in console/.
+console: node_modules/.package-lock.json
+	node console/build.mjs
 
 # Servers made by others, which the benchmark measures beside ours; it skips what does not install.
 peers:

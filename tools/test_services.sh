@@ -1,10 +1,11 @@
 #!/bin/sh
 # System packages that the tests run as processes of their own: nginx in front of a single replica, RabbitMQ as the
 # broker of clusters, Prometheus for dashboards and alerts, a static busybox as the image that the tests of the Docker
-# orchestrator run. The packages must not start services of their own: the tests do, on free ports.
+# orchestrator run, Chromium to look at the console. The packages must not start services of their own: the tests do, on
+# free ports.
 set -eu
 missing=""
-for package in nginx rabbitmq-server prometheus busybox-static; do
+for package in nginx rabbitmq-server prometheus busybox-static chromium; do
   command -v "${package%-static}" >/dev/null || [ -x "/usr/sbin/$package" ] || missing="$missing $package"
 done
 [ -n "$missing" ] || exit 0

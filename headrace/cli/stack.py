@@ -57,6 +57,7 @@ class Stack:
         self._say = say
         self._fixed: list[Child] = []
         self._shared: dict[str, str] = {}
+        self._autoscaler = ""
         self._workers = WorkerPool(self._make_worker, self._keep, self._write_state, say)
         self._metrics: dict[str, str] = {}
         self.started = asyncio.Event()
@@ -95,6 +96,8 @@ class Stack:
         settings = {"LISTEN": self._listen(options.registry_port), "STORE": store}
         registry = await self._begin("registry", "services.registry", settings, f"{options.host}:0")
         self._shared = {"BROKER": broker, "REGISTRY": registry.address}
+        if options.most_workers:
+            self._autoscaler = _with_port(self._listen(options.autoscaler_port))
         for number in range(1, options.gateways + 1):
             await self._begin_gateway(number)
         await asyncio.gather(self._begin_jobs(store), self._begin_workers())
@@ -122,13 +125,14 @@ class Stack:
         options = self._options
         settings = self._shared | {"STORE": store, "ORCHESTRATOR": f"processes://{supervisor}"}
         settings |= {"MIN_WORKERS": str(options.workers), "MAX_WORKERS": str(options.most_workers)}
-        listen = {"LISTEN": self._listen(options.autoscaler_port)}
-        await self._begin("autoscaler", "services.autoscaler", settings | listen, f"{options.host}:0")
+        settings["LISTEN"] = self._autoscaler
+        await self._begin("autoscaler", "services.autoscaler", settings, f"{options.host}:0")
 
     async def _begin_gateway(self, number: int) -> None:
         """The first takes the ports that were asked for and is just `gateway`; further ones take free ports."""
         options, first = self._options, number == 1
         settings = self._shared | {"FRONT": options.front, "LISTEN": self._listen(options.port if first else 0)}
+        settings["AUTOSCALER"] = self._autoscaler
         settings["HTTP_LISTEN"] = _with_port(f"{options.host}:{options.http_port if first else 0}")
         metrics = self._listen(options.metrics_port if first else 0)
         await self._begin("gateway" if first else f"gateway-{number}", "services.gateway", settings, metrics)
@@ -173,7 +177,7 @@ class Stack:
     def _announce(self) -> None:
         self._write_state()
         for child in self._children:
-            http = f"   http://{child.http}/docs" if child.http else ""
+            http = f"   http://{child.http}/console" if child.http else ""
             metrics = f"   metrics http://{self._metrics[child.name]}/metrics"
             self._say(f"  [bold]{child.name:10}[/bold] {child.address:21}{metrics}{http}")
         self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")

@@ -13,6 +13,8 @@ from services.common.telemetry.setup import Telemetry, start
 from services.common.tenants.access import Access, open_access
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
+from services.gateway.console.live import live
+from services.gateway.console.pages import console_router
 from services.gateway.demand import report_demand
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import PendingTable
@@ -127,15 +129,15 @@ async def _gateway(
             "/headrace.v1.ReplyService/Attach": Stream(replies.attach),
         }
         outcomes = OutcomeReporter(gateway_id, routes, observer, shadows, registry)
-        async with backend.running(), shadows.running():
+        async with backend.running(), shadows.running(), live(status, settings.autoscaler) as feed:
             watcher = asyncio.create_task(watch.run(), name="catalogue watch")
             demand = report_demand(registry, gateway_id, pending, backend.unserved)
             reporter = asyncio.create_task(demand, name="demand report")
             reporting = asyncio.create_task(outcomes.run(), name="outcomes")
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
-                router = openai_router(text, routes, model_infer(protocol))
-                http = http_application(protocol, router, access=access)
+                routers = openai_router(text, routes, model_infer(protocol)), console_router(feed)
+                http = http_application(protocol, *routers, access=access)
                 yield Gateway(guarded(methods, access), http, watch, backend)
             finally:
                 replies.drain()

@@ -17,6 +17,8 @@ OPEN_METHODS = {f"{_PROTOCOL}/{name}" for name in ("ServerLive", "ServerReady", 
 # Workers prove themselves by what they read from the queue.
 OPEN_METHODS |= {"/headrace.v1.ReplyService/Attach"}
 OPEN_PATHS = {"/v2", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+# The console's page, which says nothing before it has a key; not its live data.
+OPEN_PATHS |= {"/", "/console", "/console/console.js", "/console/console.css", "/console/icon.svg"}
 # It shows what all tenants do.
 OPERATORS_METHODS = {"/headrace.v1.GatewayService/GetStatus"}
 

@@ -20,6 +20,7 @@ class GatewaySettings(ServiceSettings):
         inline_bytes: larger requests stay here and the worker fetches them (claim check). RabbitMQ refuses messages
             over 16 MiB.
         max_request_bytes: larger requests are refused.
+        autoscaler: host:port of the autoscaler, for the console; empty: there is none.
         drain_seconds: how long SIGTERM waits for calls in flight.
     """
 
@@ -29,6 +30,7 @@ class GatewaySettings(ServiceSettings):
     advertise: str = ""
     inline_bytes: int = Field(default=1024 * 1024, ge=1)
     max_request_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
+    autoscaler: str = ""
     drain_seconds: float = Field(default=30.0, ge=0)
 
     def advertised(self) -> str:

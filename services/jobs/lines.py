@@ -12,7 +12,9 @@ from typing import Any
 
 from services.common.errors import InvalidArgument
 
-ENDPOINTS = re.compile(r"/v1/((chat/)?completions|embeddings)|/v2/models/[\w.~:-]+(/versions/[\w.~:-]+)?/infer", re.ASCII)
+ENDPOINTS = re.compile(
+    r"/v1/((chat/)?completions|embeddings)|/v2/models/[\w.~:-]+(/versions/[\w.~:-]+)?/infer", re.ASCII
+)
 EXPECTED = "/v1/completions, /v1/chat/completions, /v1/embeddings or /v2/models/NAME/infer"
 MOST_ID_CHARACTERS = 256
 

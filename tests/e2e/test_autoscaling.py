@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,12 @@ def test_workers_come_out_of_nothing_grow_with_a_burst_and_leave_without_losing_
         (model,) = client.status().models
         assert (model.answered - before, model.failed, model.in_flight) == (800, 0, 0)
     assert "Traceback" not in stack.log("autoscaler")
+    with urllib.request.urlopen(f"http://{stack.http()}/console/live") as feed:
+        told = json.loads(feed.readline().removeprefix(b"data: "))["autoscaler"]
+    assert told["address"] == stack.address("autoscaler")
+    changes = told["state"]["changes"]
+    assert (changes[0]["previous"], changes[0]["target"], changes[-1]["target"]) == (0, 1, 0)
+    assert all(change["previous"] != change["target"] and change["reason"] for change in changes)
 
 
 def test_the_operator_sees_what_is_decided_and_sets_limits_and_pauses(stack: RunningStack) -> None:

@@ -22,6 +22,7 @@ from tests.e2e.conftest import FRONTS, ready
 from tests.e2e.test_clients import PYTHON, ROOT
 from tests.e2e.test_text import push
 from tests.support import models
+from tests.support.browser import chromium, opened
 from tests.support.openai_server import openai_server, text_of
 from tests.support.stack import RunningStack, running_stack, wait_until
 from tests.support.tenants import Issuer, TenantsFile
@@ -216,3 +217,22 @@ def refusal(client: Client) -> str:
     except HeadraceError as error:
         return error.code
     return ""
+
+
+def test_the_console_asks_for_a_key_and_shows_an_operator_what_all_do(house: House) -> None:
+    with chromium() as browser, opened(browser, f"http://{house.stack.http()}/") as watched:
+        page = watched.page
+        page.set_default_timeout(30_000)
+        notice = page.locator(".notice")
+        for tenant, refusal in (("", "asks for an API key"), ("search", "'search' may not do this")):
+            if tenant:
+                notice.get_by_label("API key").fill(house.file.keys[tenant])
+                notice.get_by_role("button", name="Use it").click()
+            notice.get_by_text(refusal).wait_for()
+        notice.get_by_label("API key").fill(house.file.keys["operator"])
+        notice.get_by_role("button", name="Use it").click()
+        page.locator("table.models").get_by_text("add_one:1").wait_for()
+        page.get_by_label("Try add_one:1 in the playground").click()
+        page.get_by_role("button", name="Send").click()
+        page.locator(".values span").nth(15).wait_for()
+        assert watched.elsewhere == []

@@ -12,8 +12,9 @@ from services.gateway.protocol.reflection import SERVICES as REFLECTION
 from services.gateway.protocol.reflection import Reflection
 
 Send = Callable[[Event], Awaitable[None]]
-# Streams that workers hold open: they must outlive the callers' requests, so they are not waited for.
-_INTERNAL = ("/headrace.v1.ReplyService/", "/grpc.health.v1.Health/", "/grpc.reflection.")
+# Streams that workers, balancers and open consoles hold: they go on until the callers' requests are done, and nothing
+# waits for their end.
+_INTERNAL = ("/headrace.v1.ReplyService/", "/grpc.health.v1.Health/", "/grpc.reflection.", "/console/live")
 
 
 class Gate:
