@@ -1,4 +1,4 @@
-"""push, models, alias, delete: what the registry holds."""
+"""push, models, alias, unload, load, delete: what the registry holds."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -85,6 +85,18 @@ def alias(
             client.delete_alias(name, alias_name)
 
 
+def unload(name: Name, registry: Registry = DEFAULT_ADDRESS) -> None:
+    """Take a model out of service; its versions stay."""
+    with exit_codes(), RegistryClient(registry) as client:
+        client.unload(name)
+
+
+def load(name: Name, registry: Registry = DEFAULT_ADDRESS) -> None:
+    """Bring an unloaded model back."""
+    with exit_codes(), RegistryClient(registry) as client:
+        client.load(name)
+
+
 def delete(
     name: Name,
     version: Annotated[int, typer.Option(help="This version only; 0 deletes the whole model.")] = 0,
@@ -107,13 +119,18 @@ def _add_rows(table: Table, model: Model) -> None:
         table.add_row(
             model.name,
             str(version.version),
-            ", ".join(sorted(name for name, number in model.aliases.items() if number == version.version)),
+            ", ".join(_marks(model, version.version)),
             version.spec.runtime,
             ", ".join(map(_tensor, version.spec.inputs)),
             ", ".join(map(_tensor, version.spec.outputs)),
             f"{sum(file.size for file in version.files) / 1024:,.0f} KiB",
             datetime.fromtimestamp(version.created_unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M"),
         )
+
+
+def _marks(model: Model, version: int) -> list[str]:
+    names = sorted(name for name, number in model.aliases.items() if number == version)
+    return [*names, "(unloaded)"] if model.unloaded else names
 
 
 def _tensor(tensor: TensorSpec) -> str:

@@ -154,6 +154,14 @@ class RegistryClient:
         """Removes an alias."""
         self._call(self._stub.DeleteAlias, pb.DeleteAliasRequest(name=name, alias=alias))
 
+    def unload(self, name: str) -> None:
+        """Takes a model out of service: what was accepted is answered, then workers give its memory back."""
+        self._call(self._stub.SetUnloaded, pb.SetUnloadedRequest(name=name, unloaded=True))
+
+    def load(self, name: str) -> None:
+        """Brings an unloaded model back."""
+        self._call(self._stub.SetUnloaded, pb.SetUnloadedRequest(name=name, unloaded=False))
+
     def delete_version(self, name: str, version: int) -> None:
         """Removes a version; its number is never used again."""
         self._call(self._stub.DeleteVersion, pb.DeleteVersionRequest(name=name, version=version))

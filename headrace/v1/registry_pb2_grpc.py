@@ -79,6 +79,11 @@ class RegistryServiceStub:
                 request_serializer=headrace_dot_v1_dot_registry__pb2.DeleteModelRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_registry__pb2.DeleteModelResponse.FromString,
                 _registered_method=True)
+        self.SetUnloaded = channel.unary_unary(
+                '/headrace.v1.RegistryService/SetUnloaded',
+                request_serializer=headrace_dot_v1_dot_registry__pb2.SetUnloadedRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_registry__pb2.SetUnloadedResponse.FromString,
+                _registered_method=True)
         self.LocateFiles = channel.unary_unary(
                 '/headrace.v1.RegistryService/LocateFiles',
                 request_serializer=headrace_dot_v1_dot_registry__pb2.LocateFilesRequest.SerializeToString,
@@ -151,6 +156,13 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetUnloaded(self, request, context):
+        """Whether workers and gateways serve the model at all; its versions stay.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LocateFiles(self, request, context):
         """Where a worker reads a version's files: presigned for S3, a path for the local directory.
         """
@@ -212,6 +224,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.DeleteModel,
                     request_deserializer=headrace_dot_v1_dot_registry__pb2.DeleteModelRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_registry__pb2.DeleteModelResponse.SerializeToString,
+            ),
+            'SetUnloaded': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetUnloaded,
+                    request_deserializer=headrace_dot_v1_dot_registry__pb2.SetUnloadedRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_registry__pb2.SetUnloadedResponse.SerializeToString,
             ),
             'LocateFiles': grpc.unary_unary_rpc_method_handler(
                     servicer.LocateFiles,
@@ -467,6 +484,33 @@ class RegistryService:
             '/headrace.v1.RegistryService/DeleteModel',
             headrace_dot_v1_dot_registry__pb2.DeleteModelRequest.SerializeToString,
             headrace_dot_v1_dot_registry__pb2.DeleteModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetUnloaded(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RegistryService/SetUnloaded',
+            headrace_dot_v1_dot_registry__pb2.SetUnloadedRequest.SerializeToString,
+            headrace_dot_v1_dot_registry__pb2.SetUnloadedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,8 @@ class RegistryServiceStub:
     DeleteAlias: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteAliasRequest, _registry_pb2.DeleteAliasResponse]
     DeleteVersion: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]
     DeleteModel: _grpc.UnaryUnaryMultiCallable[_registry_pb2.DeleteModelRequest, _registry_pb2.DeleteModelResponse]
+    SetUnloaded: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetUnloadedRequest, _registry_pb2.SetUnloadedResponse]
+    """Whether workers and gateways serve the model at all; its versions stay."""
     LocateFiles: _grpc.UnaryUnaryMultiCallable[_registry_pb2.LocateFilesRequest, _registry_pb2.LocateFilesResponse]
     """Where a worker reads a version's files: presigned for S3, a path for the local directory."""
     WatchModels: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchModelsRequest, _registry_pb2.WatchModelsResponse]
@@ -63,6 +65,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteAliasRequest, _registry_pb2.DeleteAliasResponse]  # type: ignore[assignment]
     DeleteVersion: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteVersionRequest, _registry_pb2.DeleteVersionResponse]  # type: ignore[assignment]
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_pb2.DeleteModelRequest, _registry_pb2.DeleteModelResponse]  # type: ignore[assignment]
+    SetUnloaded: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetUnloadedRequest, _registry_pb2.SetUnloadedResponse]  # type: ignore[assignment]
+    """Whether workers and gateways serve the model at all; its versions stay."""
     LocateFiles: _aio.UnaryUnaryMultiCallable[_registry_pb2.LocateFilesRequest, _registry_pb2.LocateFilesResponse]  # type: ignore[assignment]
     """Where a worker reads a version's files: presigned for S3, a path for the local directory."""
     WatchModels: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchModelsRequest, _registry_pb2.WatchModelsResponse]  # type: ignore[assignment]
@@ -134,6 +138,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.DeleteModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.DeleteModelResponse, _abc.Awaitable[_registry_pb2.DeleteModelResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetUnloaded(
+        self,
+        request: _registry_pb2.SetUnloadedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.SetUnloadedResponse, _abc.Awaitable[_registry_pb2.SetUnloadedResponse]]:
+        """Whether workers and gateways serve the model at all; its versions stay."""
 
     @_abc_1.abstractmethod
     def LocateFiles(

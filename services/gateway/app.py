@@ -23,6 +23,7 @@ from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
 from services.gateway.openai.routes import openai_router
+from services.gateway.protocol.repository import RegistryControl
 from services.gateway.protocol.service import ProtocolService, model_infer
 from services.gateway.reporting import OutcomeReporter
 from services.gateway.routes import Routes
@@ -110,7 +111,9 @@ async def _gateway(
             return watch.synced.is_set() and backend.ready()
 
         shadows = Shadows(backend, observer.instruments)
-        protocol = ProtocolService(routes, backend, observer, ready=ready, shadows=shadows).methods()
+        protocol = ProtocolService(
+            routes, backend, observer, ready=ready, control=RegistryControl(registry), shadows=shadows
+        ).methods()
         status = StatusService(
             gateway_id,
             front,

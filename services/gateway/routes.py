@@ -82,6 +82,7 @@ class _Entry:
     latest: Route | None = None
     rollout: Rollout | None = None
     split: Split | None = None
+    unloaded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,9 @@ class Routes:
         latest = versions[max(versions)] if versions else None
         self.any_text = self.any_text or any(route.text for route in versions.values())
         rollout = model.rollout if model.HasField("rollout") else None
-        self._entries[model.name] = _Entry(versions, dict(model.aliases), latest, rollout, _split(rollout))
+        self._entries[model.name] = _Entry(
+            versions, dict(model.aliases), latest, rollout, _split(rollout), model.unloaded
+        )
         for number in old.versions.keys() - versions.keys():
             self._on_gone(old.versions[number])
 
@@ -141,6 +144,10 @@ class Routes:
         aliases = self._entries.get(route.name, _Entry()).aliases
         return sorted(alias for alias, version in aliases.items() if version == route.version)
 
+    def unloaded(self, name: str) -> bool:
+        """Somebody took the model out of service. Raises NotFound."""
+        return self._entry(name).unloaded
+
     def __iter__(self) -> Iterator[Route]:
         for name in self.names():
             yield from self.versions(name)
@@ -157,7 +164,7 @@ class Routes:
         Args:
             key: gives what the choice sticks to; requests without a key ("") are dealt out evenly.
         """
-        entry = self._entry(name)
+        entry = self._served(name)
         split = entry.split
         if split is None or version not in GOVERNED:
             return Pick(self.resolve(name, version))
@@ -174,9 +181,9 @@ class Routes:
         """The route of `version`: a number, an alias, "latest", or "" for a rollout's stable version, else the latest.
 
         Raises:
-            NotFound: no such model or version; the message names what there is.
+            NotFound: no such model or version, or it is unloaded; the message names what there is.
         """
-        entry = self._entry(name)
+        entry = self._served(name)
         if entry.latest is None:
             raise NotFound(f"model '{name}' has no versions; publish one with: headrace push {name} PATH")
         if not version:
@@ -190,6 +197,12 @@ class Routes:
             known = ", ".join([*map(str, sorted(entry.versions)), *sorted(entry.aliases)]) or "none"
             raise NotFound(f"model '{name}' has no version or alias '{version[:128]}'; there are: {known}")
         return route
+
+    def _served(self, name: str) -> _Entry:
+        entry = self._entry(name)
+        if entry.unloaded:
+            raise NotFound(f"model '{name}' is unloaded; bring it back with: headrace load {name}")
+        return entry
 
     def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)

@@ -6,6 +6,7 @@ models/<name>/versions/<00000001>   the manifest (JSON of ModelVersion), written
 models/<name>/aliases/<alias>       the version number
 models/<name>/rollouts/<00000001>   JSON of Rollout: a chain of revisions, of which the last counts. Each is written
                                     if absent: of two registries that change the same one, one gets a Conflict
+models/<name>/unloaded              there while nobody is to serve the model
 """
 
 import asyncio
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 PUBLISH_TRIES = 50
 # What a rollout's versions are called.
 STABLE, CANDIDATE = "production", "canary"
+
+# A mark needs a byte: empty objects are deleted ones.
+MARK = b"1"
 
 Understood = ModelVersion | Rollout | int | None
 
@@ -135,6 +139,16 @@ class Catalog:
                 raise NotFound(f"model '{name}' has no alias '{alias}'; there are: {known}")
             await self._store.delete(f"models/{name}/aliases/{alias}")
 
+    async def set_unloaded(self, name: str, unloaded: bool) -> None:
+        """Whether anybody serves the model. Raises NotFound."""
+        async with self._writing:
+            model = await self.model(name)
+            key = f"models/{name}/unloaded"
+            if unloaded:
+                await self._store.put(key, one(MARK))
+            elif model.unloaded:
+                await self._store.delete(key)
+
     async def delete_version(self, name: str, number: int) -> None:
         """Empties the manifest. Raises NotFound, FailedPrecondition where an alias points there."""
         async with self._writing:
@@ -152,6 +166,8 @@ class Catalog:
             model = await self.model(name)
             for alias in model.aliases:
                 await self._store.delete(f"models/{name}/aliases/{alias}")
+            if model.unloaded:
+                await self._store.delete(f"models/{name}/unloaded")
             for version in model.versions:
                 await self._store.put(_manifest_key(name, version.version), one(b""))
             for revision in [info.key async for info in self._store.list(f"models/{name}/rollouts/")]:
@@ -194,6 +210,9 @@ class Catalog:
             if key is None or info.size == 0:  # deleted versions are empty
                 continue
             model = models.setdefault(key.model, Model(name=key.model))
+            if key.unloaded:
+                model.unloaded = True
+                continue
             match await self._understood(info):
                 case ModelVersion() as version:
                     model.versions.append(version)

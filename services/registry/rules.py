@@ -20,16 +20,17 @@ RUNTIMES = ("onnx", "torch", "llm", "vllm", "openai", "embedding", "identity")
 
 @dataclass(frozen=True, slots=True)
 class ModelKey:
-    """What an object below models/ is: a version (number > 0), an alias, or a revision of the rollout."""
+    """What an object below models/ is: a version (number > 0), an alias, a rollout's revision, the mark `unloaded`."""
 
     model: str
     number: int = 0
     alias: str = ""
     revision: int = 0
+    unloaded: bool = False
 
 
 def parse_key(key: str) -> ModelKey | None:
-    """models/<name>/ with versions/<8 digits>, aliases/<alias> or rollouts/<8 digits>; None for anything else."""
+    """models/<name>/ with versions/<8 digits>, aliases/<alias>, rollouts/<8 digits> or unloaded; None for all else."""
     match key.split("/"):
         case ["models", name, "versions", number] if _NAME.fullmatch(name) and _VERSION_KEY.fullmatch(number):
             return ModelKey(name, number=int(number)) if int(number) else None
@@ -37,6 +38,8 @@ def parse_key(key: str) -> ModelKey | None:
             return ModelKey(name, alias=alias)
         case ["models", name, "rollouts", number] if _NAME.fullmatch(name) and _VERSION_KEY.fullmatch(number):
             return ModelKey(name, revision=int(number)) if int(number) else None
+        case ["models", name, "unloaded"] if _NAME.fullmatch(name):
+            return ModelKey(name, unloaded=True)
     return None
 
 

@@ -71,6 +71,12 @@ class RegistryServer(RegistryServiceServicer):
         await self._watchers.tell()
         return pb.DeleteAliasResponse()
 
+    async def SetUnloaded(self, request: pb.SetUnloadedRequest, context: Any) -> pb.SetUnloadedResponse:
+        """Takes a model out of service, or back into it."""
+        await self._catalog.set_unloaded(request.name, request.unloaded)
+        await self._watchers.tell()
+        return pb.SetUnloadedResponse()
+
     async def DeleteVersion(self, request: pb.DeleteVersionRequest, context: Any) -> pb.DeleteVersionResponse:
         """Removes a version; its number is never used again."""
         await self._catalog.delete_version(request.name, request.version)

@@ -14,6 +14,7 @@ from services.gateway.calls import MethodTable
 from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
+from services.gateway.protocol.repository import NoControl
 from services.gateway.protocol.service import ProtocolService
 from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
@@ -73,7 +74,7 @@ async def _single(settings: SingleSettings, telemetry: Telemetry, access: Access
     batches.loaded(True)
     backend = LocalBackend(model, version, device, batches)
     observer = Observer(telemetry, queued=False)
-    methods = ProtocolService(routes, backend, observer, ready=lambda: True).methods()
+    methods = ProtocolService(routes, backend, observer, ready=lambda: True, control=NoControl()).methods()
     try:
         yield Single(guarded(methods, access), http_application(methods, access=access))
     finally:

@@ -11,6 +11,9 @@ from services.worker.text.lane import TextLane
 
 Key = tuple[str, int]
 AnyLane = Lane | TextLane
+# Gateways hear of a version's end when workers do, if not in the same moment.
+LINGER_SECONDS = 1.0
+DRY_SECONDS = 30.0
 
 
 class Holdings:
@@ -32,7 +35,8 @@ class Holdings:
         self._group = group
         self._lanes: dict[Key, AnyLane] = {}
         self._tasks: dict[Key, asyncio.Task[None]] = {}
-        self._ends: set[asyncio.Task[None]] = set()
+        self._ends: dict[Key, asyncio.Task[None]] = {}
+        self._models: dict[str, Model] = {}
         self._draining = False
 
     def names(self) -> list[str]:
@@ -40,25 +44,28 @@ class Holdings:
         return sorted({name for name, _ in self._lanes})
 
     def update(self, model: Model) -> None:
-        """Begins and ends lanes until they match the model."""
+        """Begins and ends lanes until they match the model; one that is unloaded has none."""
         if self._only and model.name not in self._only:
             return
+        self._models[model.name] = model
         latest = max((version.version for version in model.versions), default=0)
         current = set(model.aliases.values()) | {latest}
-        wanted = {(model.name, version.version): version for version in model.versions}
+        versions = [] if model.unloaded else model.versions
+        wanted = {(model.name, version.version): version for version in versions}
         for key in [key for key in self._lanes if key[0] == model.name and key not in wanted]:
             self._end(key)
         trial = model.rollout.candidate
         for key, version in wanted.items():
             if key in self._lanes:
                 self._lanes[key].want(version.version in current, now=version.version == trial)
-            else:
+            elif key not in self._ends:  # else once that lane has ended
                 lane = self._lanes[key] = self._make_lane(version, version.version in current)
                 lane.want(version.version in current, now=version.version == trial)
                 self._tasks[key] = self._group.create_task(lane.run(), name=f"lane {version.name} {version.version}")
 
     def remove(self, name: str) -> None:
         """Ends all lanes of a model."""
+        self._models.pop(name, None)
         for key in [key for key in self._lanes if key[0] == name]:
             self._end(key)
 
@@ -82,7 +89,7 @@ class Holdings:
         for key in list(self._lanes):
             self._lanes.pop(key)
             self._tasks.pop(key).cancel()
-        for task in self._ends:
+        for task in self._ends.values():
             task.cancel()
 
     def lanes(self) -> list[AnyLane]:
@@ -98,7 +105,7 @@ class Holdings:
         return held
 
     def _end(self, key: Key) -> None:
-        """Lets the lane of a deleted version answer what it has, in the background, then drops the model.
+        """Lets the lane of a deleted or unloaded version answer what there is, in the background, then drops it.
 
         Nothing is handed back: there will be no other worker for it.
         """
@@ -106,11 +113,18 @@ class Holdings:
 
         async def end() -> None:
             try:
+                await asyncio.sleep(LINGER_SECONDS)
+                await lane.run_dry(DRY_SECONDS)
                 await lane.drain(hand_back=False)
             finally:
                 task.cancel()
                 lane.gone()
 
-        ending = self._group.create_task(end(), name=f"end of lane {key[0]} {key[1]}")
-        self._ends.add(ending)
-        ending.add_done_callback(self._ends.discard)
+        ending = self._ends[key] = self._group.create_task(end(), name=f"end of lane {key[0]} {key[1]}")
+        ending.add_done_callback(lambda _: self._ended(key))
+
+    def _ended(self, key: Key) -> None:
+        """It may have been loaded again meanwhile."""
+        self._ends.pop(key, None)
+        if key[0] in self._models and not self._draining:
+            self.update(self._models[key[0]])

@@ -133,6 +133,11 @@ class Lane:
         self.occupancy.gone()
         self._observer.forget()
 
+    async def run_dry(self, patience: float) -> None:
+        """Goes on until its queue is empty: the version goes, and nobody else will answer what still waits there."""
+        if self.loader.loaded:
+            await self._subscription.run_dry(patience)
+
     async def drain(self, *, hand_back: bool = True) -> None:
         """Stops consuming and returns once all that was taken is answered and confirmed.
 

@@ -8,7 +8,7 @@ from hashlib import blake2b
 
 from headrace.v1.model_pb2 import ModelVersion
 from services.common.broker.port import Broker, Consumer, Delivery
-from services.common.errors import HeadraceError, Unavailable
+from services.common.errors import HeadraceError, NotFound, Unavailable
 from services.common.queues import queue_name, queue_spec
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,23 @@ class Subscription:
         try:
             return (await self._broker.depth(self._queue)).consumers > 1
         except HeadraceError:
+            return False
+
+    async def run_dry(self, patience: float) -> None:
+        """Returns once nothing waits in the queue, for `patience` seconds at most: nobody will consume it hereafter."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while True:
+                    if await self._is_dry():
+                        return
+                    await asyncio.sleep(RETRY_SECONDS)
+
+    async def _is_dry(self) -> bool:
+        try:
+            return not (await self._broker.depth(self._queue)).ready
+        except NotFound:
+            return True
+        except HeadraceError:  # the broker is away: it comes back with what gateways publish again
             return False
 
     async def close(self) -> None:

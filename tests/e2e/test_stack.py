@@ -165,24 +165,50 @@ def test_infer_over_http(stack: RunningStack) -> None:
         assert json.load(response)["outputs"][0]["data"] == [2, 4]
 
 
-def test_the_repository_extension_does_what_it_says(stack: RunningStack) -> None:
-    """Workers load by themselves: load succeeds where that is so, and unloading by hand is not offered."""
+async def test_unloading_under_load_loses_nothing(stack: RunningStack) -> None:
+    """Each request is answered, or refused because the model is unloaded; and it is asked for all the time."""
+    refused = asyncio.Event()
+
+    async with AsyncClient(stack.address("gateway")) as client:
+
+        async def caller(stop: asyncio.Event) -> None:
+            while not stop.is_set():
+                try:
+                    assert (await client.infer("add_one", rows(1), timeout=30)).outputs["y"][0, 0] == 2
+                except NotFoundError as error:
+                    assert "unloaded" in str(error)
+                    refused.set()
+                    await asyncio.sleep(0.01)
+
+        stop = asyncio.Event()
+        async with asyncio.TaskGroup() as callers, grpc.aio.insecure_channel(stack.address("gateway")) as channel:
+            for _ in range(32):
+                callers.create_task(caller(stop))
+            stub: Any = GRPCInferenceServiceStub(channel)
+            try:
+                await stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="add_one"), timeout=60)
+                await asyncio.wait_for(refused.wait(), 30)
+            finally:
+                await stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="add_one"), timeout=60)
+                stop.set()
+
+
+def test_the_repository_extension_does_what_it_says(stack: RunningStack, client: Client) -> None:
+    """Workers load by themselves, and by hand: what is unloaded is refused until it is loaded again."""
+    one = {"x": np.array([[1]], np.int64)}
     with grpc.insecure_channel(stack.address("gateway")) as channel:
         stub = GRPCInferenceServiceStub(channel)
-        stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="add_one"), timeout=10)
-        for call, code, advice in (
-            (
-                lambda: stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="nope"), timeout=10),
-                5,
-                "no model",
-            ),
-            (
-                lambda: stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="add_one"), timeout=10),
-                12,
-                "headrace delete",
-            ),
-        ):
-            with pytest.raises(grpc.RpcError, match=advice) as refused:
-                call()
-            assert refused.value.code().value[0] == code
+        stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="double"), timeout=30)
+        with pytest.raises(grpc.RpcError, match="no model 'nope'"):
+            stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="nope"), timeout=10)
+        with pytest.raises(grpc.RpcError, match="no model 'nope'"):
+            stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="nope"), timeout=10)
+        stub.RepositoryModelUnload(pb.RepositoryModelUnloadRequest(model_name="double"), timeout=30)
+        with pytest.raises(NotFoundError, match="headrace load double"):
+            client.infer("double", one)
+        index = stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=10).models
+        assert {model.state for model in index if model.name == "double"} == {"UNAVAILABLE"}
+        assert {model.reason for model in index if model.name == "double"} == {"unloaded"}
+        stub.RepositoryModelLoad(pb.RepositoryModelLoadRequest(model_name="double"), timeout=60)
+        assert client.infer("double", one).outputs["y"][0, 0] == 2
         assert stub.ModelReady(pb.ModelReadyRequest(name="add_one"), timeout=10).ready

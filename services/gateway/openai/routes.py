@@ -42,7 +42,8 @@ def openai_router(text: TextGeneration, routes: Routes, infer: UnaryHandler) -> 
     async def models(http: Request) -> dict[str, Any]:
         """Every model that reads text; its versions and aliases are reached as NAME:VERSION."""
         call = _call(http)
-        latest = [routes.resolve(name, "") for name in routes.names() if may_use(call, name) and routes.versions(name)]
+        served = [name for name in routes.names() if routes.versions(name) and not routes.unloaded(name)]
+        latest = [routes.resolve(name, "") for name in served if may_use(call, name)]
         return {"object": "list", "data": [_model(route, route.name) for route in latest if _reads_text(route)]}
 
     @router.get("/models/{name}")

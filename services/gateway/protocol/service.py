@@ -7,12 +7,13 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from headrace.inference import grpc_service_pb2 as pb
-from services.common.errors import FailedPrecondition, InvalidArgument, NotFound, Unimplemented
+from services.common.errors import InvalidArgument, NotFound, Unimplemented
 from services.gateway.backend import Backend
 from services.gateway.calls import Call, MethodTable, Stream, Unary, UnaryHandler, check_use, may_use
 from services.gateway.observation import Observer
 from services.gateway.protocol.inference import Inference
 from services.gateway.protocol.metadata import model_config, model_metadata
+from services.gateway.protocol.repository import ModelControl, Repository
 from services.gateway.routes import Route, Routes
 from services.gateway.shadows import Shadows
 from services.gateway.text.service import TextGeneration
@@ -38,7 +39,7 @@ def typed(kind: type[Request], answer: Callable[[Call, Request], Awaitable[Messa
 
 
 class ProtocolService:
-    """Health, metadata, configuration, statistics and repository."""
+    """Health, metadata, configuration and statistics."""
 
     def __init__(
         self,
@@ -47,12 +48,14 @@ class ProtocolService:
         observer: Observer,
         *,
         ready: Callable[[], bool],
+        control: ModelControl,
         shadows: Shadows | None = None,
     ) -> None:
         self._routes = routes
         self._backend = backend
         self._observer = observer
         self._ready = ready
+        self._repository = Repository(routes, backend, control)
         text = TritonText(TextGeneration(routes, backend, observer))
         self._inference = Inference(routes, backend, observer, text, shadows)
 
@@ -68,9 +71,9 @@ class ProtocolService:
             "ModelMetadata": typed(pb.ModelMetadataRequest, self.model_metadata),
             "ModelConfig": typed(pb.ModelConfigRequest, self.model_config),
             "ModelStatistics": typed(pb.ModelStatisticsRequest, self.model_statistics),
-            "RepositoryIndex": typed(pb.RepositoryIndexRequest, self.repository_index),
-            "RepositoryModelLoad": typed(pb.RepositoryModelLoadRequest, self.repository_model_load),
-            "RepositoryModelUnload": typed(pb.RepositoryModelUnloadRequest, self.repository_model_unload),
+            "RepositoryIndex": typed(pb.RepositoryIndexRequest, self._repository.index),
+            "RepositoryModelLoad": typed(pb.RepositoryModelLoadRequest, self._repository.load),
+            "RepositoryModelUnload": typed(pb.RepositoryModelUnloadRequest, self._repository.unload),
             "SystemSharedMemoryStatus": typed(pb.SystemSharedMemoryStatusRequest, self.system_shared_memory),
             "CudaSharedMemoryStatus": typed(pb.CudaSharedMemoryStatusRequest, self.cuda_shared_memory),
         }
@@ -119,45 +122,6 @@ class ProtocolService:
             routes = [route for route in self._routes if may_use(call, route.name)]
         stats = [self._observer.stats(route).proto(route.name, route.version) for route in routes]
         return pb.ModelStatisticsResponse(model_stats=stats)
-
-    async def repository_index(self, call: Call, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        """Every version, with the state in which its queue is."""
-        response = pb.RepositoryIndexResponse()
-        for route in self._routes:
-            if not may_use(call, route.name):
-                continue
-            ready = await self._backend.model_ready(route)
-            if ready or not request.ready:
-                response.models.add(
-                    name=route.name,
-                    version=str(route.version),
-                    state="READY" if ready else "UNAVAILABLE",
-                    reason="" if ready else "no worker consumes its queue now",
-                )
-        return response
-
-    async def repository_model_load(
-        self, call: Call, request: pb.RepositoryModelLoadRequest
-    ) -> pb.RepositoryModelLoadResponse:
-        """Workers load by themselves; this succeeds once somebody serves the model.
-
-        Raises:
-            NotFound: no such model.
-            FailedPrecondition: no worker serves it.
-        """
-        route = self._resolve(call, request.model_name, "")
-        if not await self._backend.model_ready(route):
-            raise FailedPrecondition(
-                f"no worker serves '{route.name}' now; workers load what the registry publishes by themselves:"
-                " start one, or look at `headrace status` for why it failed to load"
-            )
-        return pb.RepositoryModelLoadResponse()
-
-    async def repository_model_unload(
-        self, call: Call, request: pb.RepositoryModelUnloadRequest
-    ) -> pb.RepositoryModelUnloadResponse:
-        """Not offered: placement is the workers' business."""
-        raise Unimplemented("unloading by hand is not offered; delete the version with `headrace delete` instead")
 
     def _resolve(self, call: Call, name: str, version: str) -> Route:
         """The route of a model that the caller may use. Raises PermissionDenied, NotFound."""
