@@ -113,7 +113,7 @@ class Subscription:
             return False
 
     async def run_dry(self, patience: float) -> None:
-        """Returns once nothing waits in the queue, for `patience` seconds at most: nobody will consume it hereafter."""
+        """Returns once nothing waits in the queues, or after `patience` seconds: nobody will consume them hereafter."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 while True:
@@ -122,12 +122,15 @@ class Subscription:
                     await asyncio.sleep(RETRY_SECONDS)
 
     async def _is_dry(self) -> bool:
-        try:
-            return not (await self._broker.depth(self._queue)).ready
-        except NotFound:
-            return True
-        except HeadraceError:  # the broker is away: it comes back with what gateways publish again
-            return False
+        for background in (False, True):
+            try:
+                if (await self._broker.depth(queue_spec(self._version, background=background).name)).ready:
+                    return False
+            except NotFound:
+                continue
+            except HeadraceError:  # the broker is away: it comes back with what gateways publish again
+                return False
+        return True
 
     async def close(self) -> None:
         """No more deliveries."""

@@ -1,11 +1,14 @@
-"""Both brokers as real processes, one of each for the session."""
+"""Both brokers as real processes, one of each for the session; and the object stores, one of each for a file."""
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.contract.broker_kit import Connections
 from tests.support.brokers import BrokerProcess, embedded_broker, rabbitmq_server
+from tests.support.stores import RunningStore, directory, moto_s3, rclone_s3
 
 RUNNERS = {"embedded": embedded_broker, "rabbitmq": rabbitmq_server}
 
@@ -23,3 +26,20 @@ async def connections(broker_process: BrokerProcess) -> AsyncIterator[Connection
     made = Connections(broker_process.url)
     yield made
     await made.close()
+
+
+@contextmanager
+def running(kind: str, folder: Path) -> Iterator[RunningStore]:
+    """One of the stores."""
+    if kind == "directory":
+        yield directory(folder)
+        return
+    with (rclone_s3 if kind == "rclone" else moto_s3)(folder) as store:
+        yield store
+
+
+@pytest.fixture(scope="module", params=["directory", "rclone", "moto"])
+def running_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
+    """A store that serves, shared by the tests of one file: each keeps to keys of its own."""
+    with running(request.param, tmp_path_factory.mktemp(request.param)) as store:
+        yield store

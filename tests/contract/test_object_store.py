@@ -3,8 +3,7 @@
 import asyncio
 import os
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,28 +12,9 @@ from services.common.errors import AlreadyExists, InvalidArgument, NotFound, Per
 from services.common.objects.connect import honours_conditions, one, open_store, whole
 from services.common.objects.directory import DirectoryStore
 from services.common.objects.port import ObjectStore
-from tests.support.stores import RunningStore, directory, moto_s3, rclone_s3
+from tests.support.stores import RunningStore, rclone_s3
 
 BIG = 20 * 1024 * 1024 + 7  # three parts
-
-
-@contextmanager
-def running(kind: str, folder: Path) -> Iterator[RunningStore]:
-    """One of the stores."""
-    if kind == "directory":
-        yield directory(folder)
-        return
-    with (rclone_s3 if kind == "rclone" else moto_s3)(folder) as store:
-        yield store
-
-
-@pytest.fixture(scope="module", params=["directory", "rclone", "moto"])
-def running_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStore]:
-    """A store that serves, shared by the tests of this file: each keeps to keys of its own."""
-    if request.param == "moto":
-        pytest.importorskip("moto", reason="pip install 'moto[server]' to test a store that honours conditions")
-    with running(request.param, tmp_path_factory.mktemp(request.param)) as store:
-        yield store
 
 
 @pytest.fixture
