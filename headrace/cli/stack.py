@@ -57,7 +57,7 @@ class Stack:
         self._say = say
         self._fixed: list[Child] = []
         self._shared: dict[str, str] = {}
-        self._autoscaler = ""
+        self._autoscaler = self._jobs = ""
         self._workers = WorkerPool(self._make_worker, self._keep, self._write_state, say)
         self._metrics: dict[str, str] = {}
         self.started = asyncio.Event()
@@ -98,6 +98,8 @@ class Stack:
         self._shared = {"BROKER": broker, "REGISTRY": registry.address}
         if options.most_workers:
             self._autoscaler = _with_port(self._listen(options.autoscaler_port))
+        # Gateways and job service know each other: one address must stand before either is there.
+        self._jobs = _with_port(self._listen(options.jobs_port))
         for number in range(1, options.gateways + 1):
             await self._begin_gateway(number)
         await asyncio.gather(self._begin_jobs(store), self._begin_workers())
@@ -118,7 +120,7 @@ class Stack:
 
     async def _begin_jobs(self, store: str) -> None:
         gateways = ",".join(child.http for child in self._fixed if child.module == "services.gateway")
-        settings = {"STORE": store, "GATEWAYS": gateways, "LISTEN": self._listen(self._options.jobs_port)}
+        settings = {"STORE": store, "GATEWAYS": gateways, "LISTEN": self._jobs}
         await self._begin("jobs", "services.jobs", settings, f"{self._options.host}:0")
 
     async def _begin_autoscaler(self, supervisor: str, store: str) -> None:
@@ -132,7 +134,7 @@ class Stack:
         """The first takes the ports that were asked for and is just `gateway`; further ones take free ports."""
         options, first = self._options, number == 1
         settings = self._shared | {"FRONT": options.front, "LISTEN": self._listen(options.port if first else 0)}
-        settings["AUTOSCALER"] = self._autoscaler
+        settings |= {"AUTOSCALER": self._autoscaler, "JOBS": self._jobs}
         settings["HTTP_LISTEN"] = _with_port(f"{options.host}:{options.http_port if first else 0}")
         metrics = self._listen(options.metrics_port if first else 0)
         await self._begin("gateway" if first else f"gateway-{number}", "services.gateway", settings, metrics)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import grpc
 
+from headrace.client.credentials import credentials, with_credentials
 from headrace.client.errors import UnavailableError, from_rpc_error
 from headrace.v1 import jobs_pb2 as pb
 from headrace.v1.jobs_pb2_grpc import JobServiceStub
@@ -19,11 +20,15 @@ ENDED = {pb.JOB_STATE_COMPLETED, pb.JOB_STATE_CANCELLED, pb.JOB_STATE_EXPIRED}
 
 
 class JobsClient:
-    """Blocking. All methods raise headrace.client.errors.HeadraceError."""
+    """Blocking. All methods raise headrace.client.errors.HeadraceError.
 
-    def __init__(self, address: str = DEFAULT_ADDRESS) -> None:
+    Args:
+        api_key: a key of a tenant that may write, or a token; None: what HEADRACE_API_KEY holds, if anything.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None) -> None:
         self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
-        self._stub = JobServiceStub(self._channel)
+        self._stub = JobServiceStub(with_credentials(self._channel, credentials(api_key)))
 
     def submit(
         self,

@@ -108,6 +108,8 @@ class Job(_message.Message):
     CANCELLED_UNIX_MS_FIELD_NUMBER: _builtins.int
     ENDED_UNIX_MS_FIELD_NUMBER: _builtins.int
     WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
+    OUTPUT_FILE_FIELD_NUMBER: _builtins.int
+    ERROR_FILE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     endpoint: _builtins.str
@@ -124,7 +126,9 @@ class Job(_message.Message):
     """0: not yet."""
     ended_unix_ms: _builtins.int
     window_seconds: _builtins.int
-    """As the caller gave it."""
+    output_file: _builtins.str
+    """Its results as files, once it has ended; empty where there are none of the kind."""
+    error_file: _builtins.str
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -143,10 +147,12 @@ class Job(_message.Message):
         cancelled_unix_ms: _builtins.int = ...,
         ended_unix_ms: _builtins.int = ...,
         window_seconds: _builtins.int = ...,
+        output_file: _builtins.str = ...,
+        error_file: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_unix_ms", b"cancelled_unix_ms", "completed", b"completed", "created_unix_ms", b"created_unix_ms", "ended_unix_ms", b"ended_unix_ms", "endpoint", b"endpoint", "expires_unix_ms", b"expires_unix_ms", "failed", b"failed", "id", b"id", "input_file", b"input_file", "metadata", b"metadata", "state", b"state", "total", b"total", "window_seconds", b"window_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_unix_ms", b"cancelled_unix_ms", "completed", b"completed", "created_unix_ms", b"created_unix_ms", "ended_unix_ms", b"ended_unix_ms", "endpoint", b"endpoint", "error_file", b"error_file", "expires_unix_ms", b"expires_unix_ms", "failed", b"failed", "id", b"id", "input_file", b"input_file", "metadata", b"metadata", "output_file", b"output_file", "state", b"state", "total", b"total", "window_seconds", b"window_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

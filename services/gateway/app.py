@@ -22,6 +22,9 @@ from services.gateway.dispatch.queue_backend import QueueBackend
 from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
+from services.gateway.openai.batches import batches_router
+from services.gateway.openai.files import files_router
+from services.gateway.openai.jobs import jobs_behind
 from services.gateway.openai.routes import openai_router
 from services.gateway.protocol.repository import RegistryControl
 from services.gateway.protocol.service import ProtocolService, model_infer
@@ -104,7 +107,7 @@ async def _gateway(
         system=messaging_system(settings.broker),
     )
     backends.append(backend)
-    async with channel(settings.registry) as registry:
+    async with channel(settings.registry) as registry, jobs_behind(settings.jobs) as jobs:
         watch = CatalogWatch(registry, routes)
 
         def ready() -> bool:
@@ -139,7 +142,8 @@ async def _gateway(
             reporting = asyncio.create_task(outcomes.run(), name="outcomes")
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
-                routers = openai_router(text, routes, model_infer(protocol)), console_router(feed)
+                openai = openai_router(text, routes, model_infer(protocol)), files_router(jobs), batches_router(jobs)
+                routers = *openai, console_router(feed)
                 http = http_application(protocol, *routers, access=access)
                 yield Gateway(guarded(methods, access), http, watch, backend)
             finally:

@@ -21,6 +21,7 @@ class GatewaySettings(ServiceSettings):
             over 16 MiB.
         max_request_bytes: larger requests are refused.
         autoscaler: host:port of the autoscaler, for the console; empty: there is none.
+        jobs: host:port of the job service, for /v1/files and /v1/batches; empty: they are not offered.
         drain_seconds: how long SIGTERM waits for calls in flight.
     """
 
@@ -31,6 +32,7 @@ class GatewaySettings(ServiceSettings):
     inline_bytes: int = Field(default=1024 * 1024, ge=1)
     max_request_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     autoscaler: str = ""
+    jobs: str = ""
     drain_seconds: float = Field(default=30.0, ge=0)
 
     def advertised(self) -> str:

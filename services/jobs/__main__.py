@@ -14,7 +14,9 @@ from services.common.lifecycle import run
 from services.common.objects.connect import honours_conditions, open_store
 from services.common.rpc import serving
 from services.common.telemetry.setup import start
+from services.common.tenants.access import Access, open_access
 from services.jobs.chunks import MOST_REQUESTS
+from services.jobs.door import operators_only
 from services.jobs.file_service import FileServer
 from services.jobs.files import FileStore
 from services.jobs.gateways import Gateways
@@ -33,12 +35,13 @@ async def main(stop: asyncio.Event) -> None:
     settings = JobsSettings()
     with start("jobs", settings.listen, settings):
         try:
-            await _serve(settings, stop)
+            async with open_access(settings.tenants) as access:
+                await _serve(settings, access, stop)
         except HeadraceError as error:
             sys.exit(f"jobs: {error}")
 
 
-async def _serve(settings: JobsSettings, stop: asyncio.Event) -> None:
+async def _serve(settings: JobsSettings, access: Access | None, stop: asyncio.Event) -> None:
     store = await open_store(settings.store)
     if not await honours_conditions(store):
         log.warning("the store ignores conditional writes: run only ONE job service on it, else requests are run twice")
@@ -57,7 +60,8 @@ async def _serve(settings: JobsSettings, stop: asyncio.Event) -> None:
             add_JobServiceServicer_to_server(JobServer(jobs, files, runner.news.set), server)
             add_FileServiceServicer_to_server(FileServer(files), server)
 
-        port = await parts.enter_async_context(serving(settings.listen, SERVICES, register, grace=0.5))
+        check = operators_only(access) if access is not None else None
+        port = await parts.enter_async_context(serving(settings.listen, SERVICES, register, grace=0.5, check=check))
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
         lease.name = settings.advertise or address
         tasks = await parts.enter_async_context(asyncio.TaskGroup())

@@ -7,7 +7,7 @@ from typing import Any
 from headrace.v1 import jobs_pb2 as pb
 from headrace.v1.jobs_pb2_grpc import JobServiceServicer
 from services.jobs.chunks import Kind
-from services.jobs.files import FileStore
+from services.jobs.files import FileStore, results_file
 from services.jobs.job import State, View
 from services.jobs.paging import page
 from services.jobs.store import JobStore
@@ -107,4 +107,6 @@ def _job(view: View) -> pb.Job:
         cancelled_unix_ms=view.cancelled_ms or 0,
         ended_unix_ms=end.at_ms if end is not None else 0,
         window_seconds=spec.window_seconds,
+        output_file=results_file(spec.id, Kind.OUTPUT) if end is not None and end.completed else "",
+        error_file=results_file(spec.id, Kind.ERRORS) if end is not None and end.failed else "",
     )

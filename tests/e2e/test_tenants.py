@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from headrace import AsyncClient, Client
 from headrace.client.errors import HeadraceError, PermissionDeniedError, QueueFullError, UnauthenticatedError
+from headrace.client.jobs import JobsClient
 from headrace.client.registry import RegistryClient
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
@@ -75,7 +76,8 @@ def house(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.
     file.add("search", models=["add_*", "words"])
     file.add("ads", models=["ads-*"], write=True)
     file.believe("jwks.json")
-    environment = {"HEADRACE_TENANTS": str(file.path)}
+    # The key is the job service's.
+    environment = {"HEADRACE_TENANTS": str(file.path), "HEADRACE_API_KEY": file.keys["operator"]}
     with running_stack(folder / "data", front=request.param, environment=environment) as running:
         house = House(running, file, issuer)
         with house.registry("operator") as registry, house.client("operator") as client:
@@ -102,6 +104,21 @@ def test_a_key_lets_its_tenant_in_and_nothing_else_does(house: House) -> None:
                 client.generate("words", "x")
             with pytest.raises(UnauthenticatedError):
                 client.metadata("add_one")
+
+
+def test_jobs_are_for_operators_and_run_by_the_job_services_own_key(house: House) -> None:
+    def jobs(tenant: str) -> JobsClient:
+        return JobsClient(house.stack.address("jobs"), api_key=house.file.keys.get(tenant, ""))
+
+    with jobs("") as client, pytest.raises(UnauthenticatedError):
+        client.list()
+    with jobs("search") as client, pytest.raises(PermissionDeniedError, match="write: true"):
+        client.submit([b"{}"], endpoint="/v2/models/add_one/infer")
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [1.0] * 16}]}
+    with jobs("operator") as client:
+        job = client.submit([json.dumps(body).encode()], endpoint="/v2/models/add_one/infer").id
+        assert [each.completed for each in client.watch(job)][-1] == 1
+    assert [house.get("/v1/batches", tenant)[0] for tenant in ("", "search", "operator")] == [401, 403, 200]
 
 
 async def test_tokens_by_the_asyncio_client_and_the_tenant_comes_back(house: House) -> None:

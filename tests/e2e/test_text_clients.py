@@ -25,6 +25,10 @@ def test_the_openai_package(words: RunningStack, server: str) -> None:
     wait_until(lambda: active(server)["active"] == 0, "what was abandoned to end", 5)
 
 
+def test_the_openai_package_runs_batches(words: RunningStack) -> None:
+    run("openai_batches.py", f"http://{words.http()}/v1")
+
+
 def test_tritonclient(words: RunningStack) -> None:
     run("triton_text.py", words.address("gateway"))
 
@@ -32,7 +36,7 @@ def test_tritonclient(words: RunningStack) -> None:
 def test_the_endpoints_stand_in_the_docs(words: RunningStack) -> None:
     with urllib.request.urlopen(f"http://{words.http()}/openapi.json", timeout=30) as page:
         paths = json.load(page)["paths"]
-    assert {"/v1/models", "/v1/completions", "/v1/chat/completions"} <= set(paths)
+    assert {"/v1/models", "/v1/completions", "/v1/chat/completions", "/v1/batches", "/v1/files"} <= set(paths)
 
 
 def run(script: str, address: str) -> None:

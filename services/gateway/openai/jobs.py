@@ -1,0 +1,78 @@
+"""The job service, as the endpoints for files and batches ask it."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+from grpc import aio
+
+from headrace.v1.jobs_pb2_grpc import FileServiceStub, JobServiceStub
+from services.common.errors import Unimplemented
+from services.common.rpc import channel, from_rpc_error
+
+if TYPE_CHECKING:
+    from headrace.v1.jobs_pb2_grpc import FileServiceAsyncStub, JobServiceAsyncStub
+
+# A batch of an uploaded file is read, checked and kept before it is answered.
+CALL_SECONDS = 300.0
+# By these the job service knows who calls: it takes nobody's word for it.
+_CREDENTIALS = ("authorization", "x-api-key")
+
+
+class Jobs:
+    """Stubs of the job service; what goes wrong there is raised as a HeadraceError."""
+
+    def __init__(self, connection: aio.Channel) -> None:
+        self.jobs: JobServiceAsyncStub = JobServiceStub(connection)
+        self.files: FileServiceAsyncStub = FileServiceStub(connection)
+
+    async def ask(self, http: Request, method: Any, request: Any) -> Any:
+        """One answer to a request, or to a stream of them, on behalf of an HTTP caller."""
+        try:
+            return await method(request, timeout=CALL_SECONDS, metadata=_credentials(http))
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+    async def download(self, http: Request, method: Any, request: Any, media_type: str) -> StreamingResponse:
+        """The `content` of a stream of answers, as a response; what is wrong with the request is raised at once."""
+        pieces = self._pieces(http, method, request)
+        first = await anext(pieces, b"")
+        return StreamingResponse(_after(first, pieces), media_type=media_type)
+
+    async def _pieces(self, http: Request, method: Any, request: Any) -> AsyncGenerator[bytes, None]:
+        try:
+            async for answer in method(request, metadata=_credentials(http)):
+                yield answer.content
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error
+
+
+async def _after(first: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(pieces):
+        yield first
+        async for piece in pieces:
+            yield piece
+
+
+@asynccontextmanager
+async def jobs_behind(address: str) -> AsyncIterator[Jobs | None]:
+    """The job service at host:port; None where there is none."""
+    if not address:
+        yield None
+        return
+    async with channel(address) as connection:
+        yield Jobs(connection)
+
+
+def there(jobs: Jobs | None) -> Jobs:
+    """Raises Unimplemented."""
+    if jobs is None:
+        raise Unimplemented("this gateway knows no job service; start one and set HEADRACE_JOBS to its host:port")
+    return jobs
+
+
+def _credentials(http: Request) -> tuple[tuple[str, str], ...]:
+    return tuple((name, http.headers[name]) for name in _CREDENTIALS if name in http.headers)
