@@ -91,7 +91,7 @@ def serve(
     front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
     registry: Annotated[str, typer.Option(help="host:port of the registry.")] = "127.0.0.1:8003",
 ) -> None:
-    """Serve one model from one process: no queue, one request at a time."""
+    """Serve one model from one process: no queue, one request at a time; a language model takes many."""
     environment = {
         "HEADRACE_MODEL": model,
         "HEADRACE_LISTEN": f"{host}:{port}",

@@ -1,29 +1,37 @@
 """The single replica put together: the gateway's protocol over a model in the same process."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from headrace.v1.model_pb2 import Model
+from headrace.v1.model_pb2 import Model, ModelVersion
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry, start
 from services.common.tenants.access import Access, open_access
 from services.gateway.application import Application, AsgiApp
+from services.gateway.backend import Backend
 from services.gateway.calls import MethodTable
 from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
+from services.gateway.openai.routes import openai_router
 from services.gateway.protocol.repository import NoControl
-from services.gateway.protocol.service import ProtocolService
+from services.gateway.protocol.service import ProtocolService, model_infer
 from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
+from services.gateway.text.service import TextGeneration
 from services.single.backend import LocalBackend
 from services.single.finding import find
+from services.single.text import LocalText
 from services.worker.device import Device
+from services.worker.llm.port import EngineStats
 from services.worker.loading import warm_up
 from services.worker.observation import BatchObserver
 from services.worker.runtime import load_model
+from services.worker.text.loading import text_opener
+from services.worker.text.observation import TextObserver
 
 
 class SingleSettings(GatewaySettings):
@@ -46,10 +54,11 @@ class Single:
 
     methods: MethodTable
     http: AsgiApp
+    backend: Backend
 
     def ready(self) -> bool:
-        """The model was loaded before this was built."""
-        return True
+        """The model was loaded before this was built; a language model may be on its way again."""
+        return self.backend.ready()
 
 
 @asynccontextmanager
@@ -64,18 +73,52 @@ async def single(settings: GatewaySettings, front: str, advertise: str) -> Async
 @asynccontextmanager
 async def _single(settings: SingleSettings, telemetry: Telemetry, access: Access | None) -> AsyncIterator[Single]:
     folder, version = await find(settings.model, settings.registry, Path(settings.cache))
-    device = Device(settings.threads)
-    model = await device.run(lambda: load_model(folder, version.spec, settings.threads))
-    await device.run(lambda: warm_up(model, version.spec))
     routes = Routes()
     routes.update(Model(name=version.name, versions=[version]))
+    observer = Observer(telemetry, queued=False)
+    serving = _text if version.spec.HasField("text") else _tensors
+    async with serving(folder, version, settings.threads, telemetry) as backend:
+        text = TextGeneration(routes, backend, observer)
+        protocol = ProtocolService(routes, backend, observer, ready=backend.ready, control=NoControl()).methods()
+        router = openai_router(text, routes, model_infer(protocol))
+        http = http_application(protocol, router, access=access)
+        yield Single(guarded({**protocol, **text.methods()}, access), http, backend)
+
+
+@asynccontextmanager
+async def _tensors(folder: Path, version: ModelVersion, threads: int, telemetry: Telemetry) -> AsyncIterator[Backend]:
+    """A model of tensors, loaded and warm: one request at a time."""
+    device = Device(threads)
+    try:
+        model = await device.run(lambda: load_model(folder, version.spec, threads))
+        await device.run(lambda: warm_up(model, version.spec))
+        yield LocalBackend(model, version, device, _batches(version, telemetry))
+    finally:
+        device.close()
+
+
+@asynccontextmanager
+async def _text(folder: Path, version: ModelVersion, threads: int, telemetry: Telemetry) -> AsyncIterator[Backend]:
+    """A language model, loaded: many requests at a time."""
+
+    def observe(stats: Callable[[], EngineStats | None]) -> TextObserver:
+        return TextObserver(telemetry, stats, name=(version.name, version.version), system="")
+
+    opener = text_opener(version.spec, threads)
+    backend = LocalText(version, lambda: opener(folder), observe)
+    await backend.load()
+    _batches(version, telemetry)
+    try:
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(backend.run(), name=f"tokens of {version.name}")
+            yield backend
+            running.cancel()
+    finally:
+        await backend.close()
+
+
+def _batches(version: ModelVersion, telemetry: Telemetry) -> BatchObserver:
     instruments = WorkerInstruments(telemetry.ledger)
     batches = BatchObserver(telemetry, instruments, model=version.name, version=version.version, queue="", system="")
     batches.loaded(True)
-    backend = LocalBackend(model, version, device, batches)
-    observer = Observer(telemetry, queued=False)
-    methods = ProtocolService(routes, backend, observer, ready=lambda: True, control=NoControl()).methods()
-    try:
-        yield Single(guarded(methods, access), http_application(methods, access=access))
-    finally:
-        device.close()
+    return batches

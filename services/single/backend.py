@@ -65,8 +65,8 @@ class LocalBackend:
         return Answer(reply.body, reply.receipt)
 
     def generate(self, work: Work) -> Events:
-        """Not offered. Raises Unimplemented."""
-        raise Unimplemented(f"'{work.route.name}' is a language model; a single replica serves none, use `headrace up`")
+        """Never asked for: language models have a backend of their own. Raises Unimplemented."""
+        raise Unimplemented(f"'{work.route.name}' is no language model")
 
     def ready(self) -> bool:
         """The model was loaded before the server began to listen."""

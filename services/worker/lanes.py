@@ -15,6 +15,7 @@ from services.worker.cache import ArtifactCache
 from services.worker.device import Device
 from services.worker.holdings import AnyLane
 from services.worker.lane import Lane
+from services.worker.llm.port import EngineStats
 from services.worker.loading import Loader, M, on_device
 from services.worker.observation import BatchObserver
 from services.worker.recorder import Recorder
@@ -72,6 +73,10 @@ class LaneMaker:
         observer = self._observer(version)
         loader = self._loader(version, text_opener(version.spec, self.settings.threads), observer)
         name, system = (version.name, version.version), messaging_system(self.settings.broker)
+
+        def stats() -> EngineStats | None:
+            return None if loader.model is None else loader.model.engine.stats()
+
         return TextLane(
             version,
             eager=eager,
@@ -82,7 +87,7 @@ class LaneMaker:
             patience=self.settings.drain_seconds / 2,
             residents=self.residents,
             worker_id=self.worker_id,
-            observer=TextObserver(self.telemetry, loader, name=name, system=system),
+            observer=TextObserver(self.telemetry, stats, name=name, system=system),
         )
 
     def _observer(self, version: ModelVersion) -> BatchObserver:

@@ -13,8 +13,8 @@ from headrace.v1.text_generation_pb2 import (
     TokenLogprobs,
     Usage,
 )
+from headrace.v1.work_pb2 import WorkRequest
 from services.common.sampling import SamplingParams
-from services.worker.intake import Held
 from services.worker.llm.port import GenerationRequest, TokenOutput
 from services.worker.llm.request import Logprobs
 from services.worker.text.model import Prompt
@@ -39,11 +39,15 @@ class Generation:
     """The sequences that this worker still has to finish, by their ids in the engine.
 
     Attributes:
+        gateway: the id of the one that asked: gateways number alike.
+        received_unix_us: when it came here.
         begun_ns: when the first output came (monotonic); 0 before.
         submitted_ns: when the engine got it (monotonic).
     """
 
-    held: Held
+    work: WorkRequest
+    gateway: str
+    received_unix_us: int
     version: int
     piece: Piece
     submitted_ns: int = field(default_factory=time.monotonic_ns)
@@ -62,7 +66,8 @@ class Generation:
 
         A sequence's id is the same on every worker, so that draws without a seed of the client's are, too.
         """
-        work, gateway = self.held.work, self.held.link.reply_to.split("/")[1]
+        work = self.work
+        seconds_left = work.deadline_unix_us / 1e6 - time.time()
         passed = {each.index: each for each in progress}
         made: list[GenerationRequest] = []
         for index in range(params.n):
@@ -70,13 +75,13 @@ class Generation:
             if before.finished:
                 continue
             request = GenerationRequest(
-                id=f"{gateway}/{work.id}#{index}",
+                id=f"{self.gateway}/{work.id}#{index}",
                 prompt=prompt.token_ids,
                 params=params,
                 index=index,
                 tenant=work.tenant,
                 priority=priority,
-                deadline=time.monotonic() + self.held.seconds_left(),
+                deadline=time.monotonic() + seconds_left,
                 resume=tuple(before.token_ids),
                 source=prompt.source,
                 resume_text=before.text,
@@ -104,7 +109,7 @@ class Generation:
         place.characters += len(output.text)
         if output.logprobs is not None:
             chunk.logprobs.extend(map(self._logprobs, output.token_ids, output.logprobs))
-        reply = Reply(id=self.held.work.id, chunk=chunk, more=True)
+        reply = Reply(id=self.work.id, chunk=chunk, more=True)
         if finished:
             self._finish(reply, output, companions)
         return reply
@@ -129,10 +134,10 @@ class Generation:
 
     def _receipt(self, companions: int) -> Receipt:
         """Waiting ends with the first token; computing ends now."""
-        now, work = time.monotonic_ns(), self.held.work
-        prepared_us = max(0, time.time_ns() // 1000 - (now - self.submitted_ns) // 1000 - self.held.received_unix_us)
+        now, work = time.monotonic_ns(), self.work
+        prepared_us = max(0, time.time_ns() // 1000 - (now - self.submitted_ns) // 1000 - self.received_unix_us)
         return Receipt(
-            queue_us=max(0, self.held.received_unix_us - work.accepted_unix_us),
+            queue_us=max(0, self.received_unix_us - work.accepted_unix_us),
             batch_us=prepared_us + (self.begun_ns - self.submitted_ns) // 1000,
             compute_us=(now - self.begun_ns) // 1000,
             batch_rows=companions,

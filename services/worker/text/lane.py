@@ -276,7 +276,10 @@ class TextLane:
         if model is not self.loader.model:  # its engine broke meanwhile
             self._streams.release(job)
             return
-        job.generation = Generation(job.held, self.version.version, model.prompts.piece)
+        held, gateway = job.held, job.held.link.reply_to.split("/")[1]
+        job.generation = Generation(
+            held.work, gateway, held.received_unix_us, self.version.version, model.prompts.piece
+        )
         job.held.ticket.started = True
         priority = request.priority - (BACKGROUND if job.held.background else 0)
         requests = job.generation.requests(prompt, params, priority, verdict.progress)
@@ -318,7 +321,7 @@ class TextLane:
     def _finished(self, job: Job, companions: int) -> None:
         self.completed += 1
         if job.generation is not None:
-            self._observer.finished(job.held, job.generation, companions)
+            self._observer.finished(job.generation, companions)
 
     def _on_settled(self, ticket: Ticket, link: Link) -> None:
         self._tickets.discard(ticket)
