@@ -1,8 +1,8 @@
 """Workers as pods of a Kubernetes Deployment, by its scale subresource. Plain HTTP: no SDK is needed for five calls.
 
 The ReplicaSet picks who leaves: pods that are not ready first, then those of the lowest deletion cost. So the chosen
-ones are given a low cost before the number is lowered. The service account needs these rights: get and list pods, patch
-pods, get and patch deployments/scale.
+ones are given a low cost before the number is lowered. The service account needs these rights: list and patch pods, get
+and patch deployments/scale.
 """
 
 import asyncio
@@ -133,9 +133,7 @@ class Deployment:
 def _translated(error: HTTPError, method: str, path: str) -> HeadraceError:
     what = f"Kubernetes: {method} {path}: {error.code} {error.reason}"
     if error.code in {401, 403}:
-        return PermissionDenied(
-            f"{what}; the service account may get, list and patch pods, get and patch deployments/scale"
-        )
+        return PermissionDenied(f"{what}; the service account may list and patch pods, get and patch deployments/scale")
     if error.code == 404:
         return NotFound(what)
     return Conflict(what) if error.code == 409 else Unavailable(what)

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib.util
 import os
+import platform
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from services.common.errors import FailedPrecondition
+from services.worker.llm.attention import library
 from services.worker.llm.attention import make_attention as make_for_device
 from services.worker.llm.attention.port import KVShape, PagedAttention, Rule
 from services.worker.llm.inputs import Inputs
@@ -187,6 +190,32 @@ def test_without_a_compiler_the_engine_still_runs(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(FailedPrecondition, match="apt install g"):
         make_attention("native", shape(), BLOCKS)
     check("auto", shape(), Rule(0.2))
+
+
+def test_an_image_without_a_compiler_takes_the_binary_that_its_build_has_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert library.build(tmp_path), "this machine's architecture has no binaries"
+    if library.prebuilt(tmp_path, platform.machine(), features := library.features()) is None:
+        pytest.skip(f"this processor is of none of the kinds that images are built for: {sorted(features)}")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(library, "_BESIDE", tmp_path)
+    check("native", shape(), Rule(0.2))
+
+
+def test_the_best_binary_that_the_processor_runs_is_taken(tmp_path: Path) -> None:
+    best, plain = (tmp_path / library.file_name(kind) for kind in ("x86-64-v4", "x86-64-v3"))
+    best.touch()
+    plain.touch()
+    plain_features = {"avx2", "fma", "bmi1", "bmi2", "f16c", "movbe"}
+    all_features = plain_features | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+    assert library.prebuilt(tmp_path, "x86_64", all_features) == best
+    assert library.prebuilt(tmp_path, "x86_64", plain_features) == plain
+    assert library.prebuilt(tmp_path, "x86_64", plain_features - {"fma"}) is None
+    best.unlink()
+    assert library.prebuilt(tmp_path, "x86_64", all_features) == plain
+    assert library.prebuilt(tmp_path, "riscv64", all_features) is None
 
 
 def _table(row: int, blocks: list[int]) -> Plan:

@@ -1,29 +1,20 @@
-"""The CPU kernel of paged.cpp: compiled once for each processor by the machine's own compiler, called by ctypes.
+"""The CPU kernel of paged.cpp, called by ctypes.
 
 A plain C interface instead of a torch extension: it compiles in three seconds instead of forty, needs neither torch's
-headers nor ninja, and one binary serves every torch version. Where no compiler is, the engine takes the gather kernel.
+headers nor ninja, and one binary serves every torch version. `library.py` finds the binary or has it compiled.
 """
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from services.common.errors import FailedPrecondition
+from services.worker.llm.attention.library import library
 from services.worker.llm.attention.port import KVShape, Rule, Step
 
-_SOURCE = Path(__file__).with_name("paged.cpp")
-_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
 _LANES = 16
 _MAX_GROUP = 64
-_COMPILE_SECONDS = 120
 
 
 class _Step(ctypes.Structure):
@@ -60,7 +51,7 @@ class NativeAttention:
                 f" {_LANES} elements (not {shape.size}) and at most {_MAX_GROUP} heads for a kv head"
             )
         self.shape = shape
-        self._function = getattr(_library(), _FUNCTIONS[shape.dtype])
+        self._function = getattr(library(), _FUNCTIONS[shape.dtype])
         blocks = (shape.layers, num_blocks, shape.kv_heads, shape.size * _LANES)
         self._keys = torch.zeros(blocks, dtype=shape.dtype)
         self._values = torch.zeros(blocks, dtype=shape.dtype)
@@ -101,46 +92,3 @@ class NativeAttention:
 
 
 _FUNCTIONS = {torch.float32: "headrace_attend_float32", torch.bfloat16: "headrace_attend_bfloat16"}
-
-
-def _library() -> ctypes.CDLL:
-    """The compiled kernel, from the user's cache where it is there already."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CXX", ""), "c++", "g++", "clang++"))), None)
-    if compiler is None:
-        raise FailedPrecondition("native attention needs a C++ compiler (Debian: apt install g++)")
-    path = _cache_folder() / f"paged-{_fingerprint(compiler)}.so"
-    if not path.exists():
-        _compile(compiler, path)
-    try:
-        return ctypes.CDLL(str(path))
-    except OSError as error:
-        raise FailedPrecondition(f"{path} does not load: {error}; delete it to have it compiled again") from error
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "headrace" / "native"
-
-
-def _fingerprint(compiler: str) -> str:
-    """Of all that the binary depends on: source, flags, compiler, and the processor that -march=native means."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.exists() else [platform.processor()]
-    described = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
-    parts = (_SOURCE.read_text(), *_FLAGS, compiler, platform.machine(), *described)
-    return hashlib.blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-
-
-def _compile(compiler: str, path: Path) -> None:
-    """Into a file of its own first, so that processes that start together never load half a binary."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            output = Path(folder) / path.name
-            command = [compiler, *_FLAGS, "-o", str(output), str(_SOURCE)]
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
-            output.replace(path)
-    except subprocess.CalledProcessError as error:
-        raise FailedPrecondition(f"{compiler} cannot compile native attention: {error.stderr.strip()}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise FailedPrecondition(f"native attention cannot be compiled: {error}") from error
