@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import inference, jobs, keys, models, rollouts, scale, status, text, up
+from headrace.cli import inference, jobs, keys, models, rollouts, scale, status, text, triton, up
 
 app = typer.Typer(
     name="headrace",
@@ -18,6 +18,7 @@ app.command()(models.alias)
 app.command()(models.unload)
 app.command()(models.load)
 app.command()(models.delete)
+app.command()(triton.import_triton)
 app.command()(rollouts.promote)
 app.command()(rollouts.rollback)
 app.command()(inference.infer)

@@ -14,7 +14,20 @@ from headrace.cli.inference import _array
 from headrace.cli.main import app
 from headrace.client.errors import HeadraceError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 
-COMMANDS = {"up", "serve", "push", "models", "alias", "delete", "infer", "generate", "chat", "status", "scale"}
+COMMANDS = {
+    "up",
+    "serve",
+    "push",
+    "models",
+    "alias",
+    "delete",
+    "infer",
+    "generate",
+    "chat",
+    "status",
+    "scale",
+    "import-triton",
+}
 
 
 @pytest.fixture
