@@ -9,6 +9,7 @@
 Every object is written once and never changed, so it makes no difference who reads or writes it, or how often.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
@@ -26,12 +27,16 @@ SPECS, INPUTS, RESULTS, CANCELLED, ENDS = (
 )
 
 
+# At a time, where many chunks are to be counted.
+MOST_READS = 16
+
+
 class JobStore:
     """All methods raise Unavailable while the store cannot be reached."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
-        # Objects that never change, read once: the counts of jobs that run.
+        # Of the chunks of jobs that run: results never change, so they are counted once.
         self._counts: dict[str, dict[int, Counts]] = {}
 
     async def put_input(self, job: str, number: int, lines: Iterable[bytes]) -> None:
@@ -81,13 +86,18 @@ class JobStore:
 
     async def put_result(self, job: str, number: int, packed: bytes) -> None:
         """Keeps a chunk's results, unless somebody was first."""
-        await self._put_once(_chunk(RESULTS, job, number), packed)
+        if await self._put_once(_chunk(RESULTS, job, number), packed):
+            self._counts.setdefault(job, {})[number] = counts(packed)
 
     async def progress(self, job: str) -> Counts:
         """Over all chunks that are done."""
-        known = self._counts.setdefault(job, {})
-        for number in sorted(await self.done(job) - known.keys()):
-            known[number] = counts(await self._first_line(_chunk(RESULTS, job, number)))
+        known, reads = self._counts.setdefault(job, {}), asyncio.Semaphore(MOST_READS)
+
+        async def count(number: int) -> None:
+            async with reads:
+                known[number] = counts(await self._first_line(_chunk(RESULTS, job, number)))
+
+        await asyncio.gather(*(count(number) for number in await self.done(job) - known.keys()))
         return sum(known.values(), Counts())
 
     async def results(self, spec: Spec, kind: Kind) -> AsyncIterator[bytes]:
@@ -110,6 +120,7 @@ class JobStore:
     async def end(self, job: str, end: End) -> None:
         """It has ended, unless somebody has said so before."""
         await self._put_once(ENDS + job, json.dumps(asdict(end)).encode())
+        self._counts.pop(job, None)
 
     async def end_of(self, job: str) -> End | None:
         """How it ended; None: it has not."""
@@ -133,11 +144,13 @@ class JobStore:
         async for info in self._store.list(prefix):
             yield info.key.removeprefix(prefix)
 
-    async def _put_once(self, key: str, content: bytes) -> None:
+    async def _put_once(self, key: str, content: bytes) -> bool:
+        """Whether this was the first to write it."""
         try:
             await self._store.put(key, one(content), if_absent=True)
         except (AlreadyExists, Conflict):
-            return
+            return False
+        return True
 
     async def _first_line(self, key: str) -> bytes:
         begun = b""

@@ -1,0 +1,1 @@
+"""Jobs: what survives, and who goes first."""
