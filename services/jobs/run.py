@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from services.common.errors import Unavailable
 from services.jobs.chunks import pack, remaining
-from services.jobs.job import End, Spec, State, Why
+from services.jobs.job import End, State, Why
 from services.jobs.lines import Request, Result
 from services.jobs.store import JobStore
 
@@ -28,9 +28,9 @@ class JobRun:
         ahead: most chunks under way: the next one begins while the last requests of another are still running.
     """
 
-    def __init__(self, jobs: JobStore, spec: Spec, ask: Ask, *, ahead: int) -> None:
+    def __init__(self, jobs: JobStore, job: str, ask: Ask, *, ahead: int) -> None:
         self._jobs = jobs
-        self._spec = spec
+        self._job = job
         self._ask = ask
         self._ahead = asyncio.Semaphore(ahead)
         self._stopped: asyncio.Future[Why] = asyncio.get_running_loop().create_future()
@@ -42,11 +42,11 @@ class JobRun:
 
     async def run(self) -> None:
         """Returns once the job has ended."""
-        job, loop = self._spec.id, asyncio.get_running_loop()
-        left = remaining(self._spec.chunks, await _insist(lambda: self._jobs.done(job)))
-        seconds = self._spec.expires_ms / 1000 - time.time()
-        timer = loop.call_later(max(0.0, seconds), self.stop, Why.EXPIRED)
-        log.info("job %s: %d of %d chunks to run", job, len(left), self._spec.chunks)
+        job, loop = self._job, asyncio.get_running_loop()
+        spec = await _insist(lambda: self._jobs.spec(job))
+        left = remaining(spec.chunks, await _insist(lambda: self._jobs.done(job)))
+        timer = loop.call_later(max(0.0, spec.expires_ms / 1000 - time.time()), self.stop, Why.EXPIRED)
+        log.info("job %s: %d of %d chunks to run", job, len(left), spec.chunks)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in left:
@@ -59,16 +59,16 @@ class JobRun:
 
     async def _chunk(self, number: int) -> None:
         try:
-            requests = await _insist(lambda: self._jobs.input(self._spec.id, number))
+            requests = await _insist(lambda: self._jobs.input(self._job, number))
             async with asyncio.TaskGroup() as group:
                 asked = [group.create_task(self._result(request)) for request in requests]
             results = [task.result() for task in asked]
             lines = [
-                result.line(f"batch_req_{self._spec.id}_{number}_{place}", request.custom_id)
+                result.line(f"batch_req_{self._job}_{number}_{place}", request.custom_id)
                 for place, (request, result) in enumerate(zip(requests, results, strict=True))
             ]
             packed = pack(lines, [result.failed for result in results])
-            await _insist(lambda: self._jobs.put_result(self._spec.id, number, packed))
+            await _insist(lambda: self._jobs.put_result(self._job, number, packed))
         finally:
             self._ahead.release()
 
@@ -87,10 +87,10 @@ class JobRun:
 
     async def _end(self) -> None:
         state = self._stopped.result().state if self._stopped.done() else State.COMPLETED
-        counts = await _insist(lambda: self._jobs.progress(self._spec.id))
+        counts = await _insist(lambda: self._jobs.progress(self._job))
         end = End(state.value, time.time_ns() // 1_000_000, counts.completed, counts.failed)
-        await _insist(lambda: self._jobs.end(self._spec.id, end))
-        log.info("job %s %s: %d answered, %d failed", self._spec.id, state.value, end.completed, end.failed)
+        await _insist(lambda: self._jobs.end(self._job, end))
+        log.info("job %s %s: %d answered, %d failed", self._job, state.value, end.completed, end.failed)
 
 
 async def _insist(action: Callable[[], Awaitable[T]]) -> T:

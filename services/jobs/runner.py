@@ -12,6 +12,7 @@ from services.jobs.store import JobStore
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
+RETRY_SECONDS = 10.0
 # Jobs under way at a time: one whose model has no worker does not hold up the others.
 MOST_JOBS = 16
 
@@ -57,18 +58,18 @@ class Runner:
         """Begins jobs and passes on who was cancelled. Raises Unavailable."""
         for job in (await self._jobs.unfinished())[:MOST_JOBS]:
             if job not in self._runs:
-                run = JobRun(self._jobs, await self._jobs.spec(job), self._ask, ahead=self._ahead)
+                run = JobRun(self._jobs, job, self._ask, ahead=self._ahead)
                 self._runs[job] = run, group.create_task(self._one(job, run), name=job)
             if await self._jobs.cancelled(job) is not None:
                 self._runs[job][0].stop(Why.CANCELLED)
 
     async def _one(self, job: str, run: JobRun) -> None:
-        """Until it has ended; one that cannot be run is looked at again a while later."""
+        """Until it has ended; one that cannot be run is begun again a while later."""
         try:
             await run.run()
             self.news.set()
-        except* (HeadraceError, ValueError) as errors:
-            log.warning("job %s broke off, trying again: %s", job, errors.exceptions[0])
-            await asyncio.sleep(POLL_SECONDS)
+        except Exception:  # one bad job must not end the others
+            log.exception("job %s broke off and is begun again", job)
+            await asyncio.sleep(RETRY_SECONDS)
         finally:
             del self._runs[job]

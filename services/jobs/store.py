@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from dataclasses import asdict
 
-from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
+from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
 from services.common.objects.connect import one, whole
 from services.common.objects.port import ObjectStore
 from services.jobs.chunks import Counts, Kind, counts, select
@@ -66,6 +66,8 @@ class JobStore:
             return Spec(**json.loads(await whole(self._store, SPECS + _named(job))))
         except NotFound as error:
             raise NotFound(f"no job '{job[:128]}'; `headrace job list` shows what there is") from error
+        except (ValueError, TypeError) as error:
+            raise InvalidArgument(f"object '{SPECS}{job}' cannot be read ({error}); delete it") from error
 
     async def view(self, job: str) -> View:
         """The job as it is now. Raises NotFound."""

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from headrace import AsyncClient, Client
 from headrace.cli.main import app
+from headrace.client.jobs import JobsClient
 from headrace.client.registry import RegistryClient
 from headrace.keda.externalscaler_pb2 import GetMetricsRequest, ScaledObjectRef
 from headrace.keda.externalscaler_pb2_grpc import ExternalScalerStub
@@ -84,6 +85,15 @@ def test_workers_come_out_of_nothing_grow_with_a_burst_and_leave_without_losing_
     changes = told["state"]["changes"]
     assert (changes[0]["previous"], changes[0]["target"], changes[-1]["target"]) == (0, 1, 0)
     assert all(change["previous"] != change["target"] and change["reason"] for change in changes)
+
+
+def test_a_job_wakes_a_worker_from_zero(stack: RunningStack) -> None:
+    wait_until(lambda: not workers(stack), "an idle stack to have no workers", 60)
+    line = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+    with JobsClient(stack.address("jobs")) as jobs:
+        job = jobs.submit([json.dumps(line).encode() + b"\n"] * 40, endpoint="/v2/models/toy/infer")
+        *_, last = jobs.watch(job.id)
+    assert (last.total, last.completed) == (40, 40)
 
 
 def test_the_operator_sees_what_is_decided_and_sets_limits_and_pauses(stack: RunningStack) -> None:
