@@ -18,7 +18,10 @@ export const count = known((value) => whole.format(value));
 export const figure = known((value) => (value >= 100 || value === 0 ? whole : tenth).format(value));
 /** Milliseconds, unit aside; three digits. */
 export const ms = known((value) => (value >= 100 ? whole : value >= 10 ? tenth : hundredth).format(value));
-export const percent = known((value) => `${whole.format(100 * value)} %`);
+export const percent = known((value) => `${value > 0 && value < 0.005 ? "<1" : whole.format(100 * value)} %`);
+
+/** "1 row", "2 rows". */
+export const many = (value: number, thing: string): string => `${count(value)} ${thing}${value === 1 ? "" : "s"}`;
 
 export const bytes = known((value) => {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

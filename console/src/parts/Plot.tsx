@@ -16,6 +16,8 @@ export interface PlotProps {
   show: Show;
   /** The value axis ends here; otherwise it begins at 0 and ends above the highest value in sight. */
   top?: number;
+  /** Powers of ten are evenly apart: for what differs by orders of magnitude. Nothing is 0 then. */
+  log?: boolean;
 }
 
 const HEIGHT = 132;
@@ -94,7 +96,7 @@ function dataOf({ times, lines }: PlotProps): uPlot.AlignedData {
 }
 
 function optionsOf(
-  { lines, top }: PlotProps,
+  { lines, top, log }: PlotProps,
   range: { current: [number, number] },
   onCursor: (index: number | null) => void,
   width: number,
@@ -109,11 +111,21 @@ function optionsOf(
     cursor: { sync: { key: "console" }, y: false, points: { size: 5 }, drag: { x: false, y: false } },
     scales: {
       x: { time: true, range: () => range.current },
-      y: { range: (_, __, highest) => [0, top ?? (highest > 0 ? highest * 1.08 : 1)] },
+      y: log
+        ? { distr: 3, range: (_, lowest, highest) => decades(lowest, highest) }
+        : { range: (_, __, highest) => [0, top ?? (highest > 0 ? highest * 1.08 : 1)] },
     },
     axes: [
       { ...axis, size: 22, gap: 4, space: 64, incrs: STEPS, values: (_, ticks, __, ___, step) => ticks.map(timeTick(step)) },
-      { ...axis, size: 46, gap: 4, space: 28, values: (_, ticks) => ticks.map(tick) },
+      {
+        ...axis,
+        size: 46,
+        gap: 4,
+        space: 28,
+        // null: left out, for want of room.
+        values: (_, ticks: (number | null)[]) => ticks.map((each) => (each === null ? null : tick(each))),
+        ...(log ? { splits: (_, __, from, to) => powers(from, to) } : {}),
+      },
     ],
     series: [
       {},
@@ -126,6 +138,18 @@ function optionsOf(
     ],
     hooks: { setCursor: [(self) => onCursor(self.cursor.left !== undefined && self.cursor.left >= 0 ? (self.cursor.idx ?? null) : null)] },
   };
+}
+
+/** Whole powers of ten around what there is; uPlot has null or infinities where there is nothing. */
+function decades(lowest: number | null, highest: number | null): [number, number] {
+  if (!lowest || !highest || !Number.isFinite(lowest) || !Number.isFinite(highest)) return [1, 10];
+  const from = Math.floor(Math.log10(lowest));
+  return [10 ** from, 10 ** Math.max(from + 1, Math.ceil(Math.log10(highest)))];
+}
+
+function powers(from: number, to: number): number[] {
+  const first = Math.round(Math.log10(from));
+  return Array.from({ length: Math.round(Math.log10(to)) - first + 1 }, (_, place) => 10 ** (first + place));
 }
 
 function timeTick(step: number): (at: number) => string {

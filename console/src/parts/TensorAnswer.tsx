@@ -1,4 +1,4 @@
-import { count, ms } from "../format";
+import { count, many, ms } from "../format";
 
 export interface Answer {
   /** What was sent, and what came. */
@@ -71,7 +71,7 @@ function Times({ answer }: { answer: Answer }) {
     ["in the queue", `${ms(receipt.queue_us / 1000)} ms`],
     ["until its batch began", `${ms(receipt.batch_us / 1000)} ms`],
     ["computing", `${ms(receipt.compute_us / 1000)} ms`],
-    ["batch", `${count(receipt.batch_rows)} rows of ${count(receipt.batch_requests)} requests`],
+    ["batch", `${many(receipt.batch_rows, "row")} of ${many(receipt.batch_requests, "request")}`],
     ["version", String(receipt.model_version)],
   ];
   return (

@@ -112,7 +112,8 @@ function Plots({ feed, scope, window }: { feed: Feed; scope: string | null; wind
       <Plot
         {...shared}
         title={scope === null ? "Latency, p99" : "Latency"}
-        unit={`ms, of the last ${seconds} s`}
+        unit={`ms of the last ${seconds} s, log scale`}
+        log
         show={ms}
         lines={
           scope === null
