@@ -6,10 +6,11 @@ import time
 from headrace.v1.reply_pb2 import Receipt
 from services.common.errors import PoisonedRequest, QueueFull, status_of
 from services.common.telemetry.generations import GenerationInstruments
-from services.common.telemetry.instruments import GatewayInstruments, GatewayModel
+from services.common.telemetry.instruments import GatewayInstruments, GatewayModel, GatewayTenant
 from services.common.telemetry.requests import RequestTrace
 from services.common.telemetry.setup import Telemetry
 from services.gateway.calls import Call
+from services.gateway.receipts import compute_seconds
 from services.gateway.routes import Route
 from services.gateway.stats import ModelStats
 
@@ -35,13 +36,21 @@ class Observed:
         trace: None where the request is not sampled.
     """
 
-    __slots__ = ("_began", "_observer", "_record", "_route", "trace")
+    __slots__ = ("_began", "_observer", "_record", "_route", "_tenant", "trace")
 
-    def __init__(self, observer: "Observer", route: Route, record: RouteRecord, trace: RequestTrace | None) -> None:
+    def __init__(
+        self,
+        observer: "Observer",
+        route: Route,
+        record: RouteRecord,
+        trace: RequestTrace | None,
+        tenant: GatewayTenant | None = None,
+    ) -> None:
         self._observer = observer
         self._route = route
         self._record = record
         self._began = time.monotonic()
+        self._tenant = tenant
         self.trace = trace
         record.series.began()
 
@@ -51,8 +60,10 @@ class Observed:
         seconds = now - self._began
         self._record.stats.answered(now, time.time_ns() // 1_000_000, seconds, rows, receipt)
         self._record.series.finished(0, seconds)
+        if self._tenant is not None:
+            self._tenant.finished(0, compute_seconds(receipt, rows))
         if self.trace is not None:
-            self.trace.end(model=self._route.name, version=self._route.version)
+            self._end(self.trace, 0)
 
     def failed(self, error: BaseException) -> None:
         """It failed, or its caller left."""
@@ -66,8 +77,15 @@ class Observed:
             self._record.series.queue_full.add()
         elif isinstance(error, PoisonedRequest):
             self._observer.claimed("give_up")
+        if self._tenant is not None:
+            self._tenant.finished(code)
         if self.trace is not None:
-            self.trace.end(code, model=self._route.name, version=self._route.version, error=str(error))
+            self._end(self.trace, code, str(error))
+
+    def _end(self, trace: RequestTrace, code: int, error: str = "") -> None:
+        route, tenant = self._route, self._tenant
+        name = tenant.name if tenant is not None else ""
+        trace.end(code, model=route.name, version=route.version, tenant=name, error=error)
 
 
 class Observer:
@@ -90,7 +108,8 @@ class Observer:
         trace = self._telemetry.begin_request(
             traceparent if isinstance(traceparent, str) else None, call.method[1:], queued=self._queued
         )
-        return Observed(self, route, self._record(route), trace)
+        tenant = None if call.tenant is None else self._instruments.tenant(call.tenant.name)
+        return Observed(self, route, self._record(route), trace, tenant)
 
     def republished(self, route: Route) -> None:
         """A request of the route was published again."""

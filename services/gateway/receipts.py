@@ -3,6 +3,11 @@
 from headrace.v1.reply_pb2 import Receipt
 
 
+def compute_seconds(receipt: Receipt, rows: int) -> float:
+    """A request's part of the run that it shared with its batch."""
+    return receipt.compute_us / 1e6 * rows / max(rows, receipt.batch_rows)
+
+
 def receipt_json(receipt: Receipt) -> str:
     """The receipt as clients see it: times in microseconds."""
     # Written out: all values are integers, and the json module costs more than the rest of the answer.

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.model_pb2 import ModelVersion
@@ -19,7 +21,7 @@ log = logging.getLogger("headrace.latency")
 
 
 class LocalBackend:
-    """Implements Backend. Callers wait for their turn in the order in which they came."""
+    """Implements Backend. Callers wait for their turn in the order in which they came; tenants by what they had."""
 
     def __init__(self, model: LoadedModel, version: ModelVersion, device: Device, observer: BatchObserver) -> None:
         self._model = model
@@ -41,7 +43,7 @@ class LocalBackend:
     async def _infer(self, work: Work) -> Answer:
         accepted_us = time.time_ns() // 1000
         try:
-            async with asyncio.timeout(work.timeout), self._device.turns.mine():
+            async with asyncio.timeout(work.timeout), self._turn(work):
                 received_us = time.time_ns() // 1000
                 request, traceparent = ModelInferRequest.FromString(work.body), _traceparent(work)
                 job = Job(1, request, work.rows, accepted_us, received_us, traceparent)
@@ -63,6 +65,18 @@ class LocalBackend:
         if outcome == "error":
             raise error_of(reply.error.code, reply.error.message)
         return Answer(reply.body, reply.receipt)
+
+    @asynccontextmanager
+    async def _turn(self, work: Work) -> AsyncIterator[None]:
+        """The device, for the tenant who has had least of it; its callers in their order."""
+        shares, name = self._device.turns.shares, work.tenant.name if work.tenant is not None else ""
+        shares.join(name, work.tenant.weight if work.tenant is not None else 1.0)
+        async with self._device.turns.mine(had=lambda: shares.had(name)):
+            began = time.perf_counter()
+            try:
+                yield
+            finally:
+                shares.serve(name, time.perf_counter() - began)
 
     def generate(self, work: Work) -> Events:
         """Never asked for: language models have a backend of their own. Raises Unimplemented."""

@@ -138,6 +138,7 @@ class LocalText:
             deadline_unix_us=now_us + int(work.timeout * 1e6),
             traceparent=work.trace.traceparent if work.trace is not None else "",
             tenant=work.tenant.name if work.tenant is not None else "",
+            weight=work.tenant.weight if work.tenant is not None else 1.0,
         )
         request = GenerateRequest.FromString(work.body)
         prompt = await model.prompt(request)

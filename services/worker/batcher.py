@@ -1,16 +1,18 @@
 """The micro-batcher. Pure: time is an argument.
 
 Work-conserving: whoever asks gets what is there at once, unless the model wants to wait for company
-(`max_queue_delay`); while the device is busy nobody asks, and the next batch gathers.
+(`max_queue_delay`); while the device is busy nobody asks, and the next batch gathers. Who is taken is decided then, at
+the last moment: in order of arrival, or where several tenants wait, by what each has had of the device.
 
 There are two lines. The second, the background, is taken from only when the first is empty, and never into the same
 batch: the first goes as if there were no second, but for the one batch that may be running when it comes.
 """
 
-from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from services.common.fair import FairLine, Shares
 
 T = TypeVar("T")
 
@@ -25,6 +27,8 @@ class Entry(Generic[T]):
         arrived, deadline: seconds on the clock that `take` is given.
         cancelled: skipped when its turn comes.
         background: it stands in the second line.
+        tenant, weight: whose it is, and his share.
+        charged: seconds of the device that its tenant was charged for it.
     """
 
     item: T
@@ -34,6 +38,9 @@ class Entry(Generic[T]):
     deadline: float
     cancelled: bool = False
     background: bool = False
+    tenant: str = ""
+    weight: float = 1.0
+    charged: float = 0.0
 
 
 @dataclass(slots=True)
@@ -43,16 +50,34 @@ class Batcher(Generic[T]):
     Attributes:
         max_rows: most rows in a batch; 0: every entry runs alone.
         max_delay: seconds that the oldest entry may wait for company.
+        shares: what each tenant has had, of all batchers of this device.
+        row_seconds: what a row is thought to cost; learns from the batches that `ran`.
     """
 
     max_rows: int
     max_delay: float = 0.0
-    _line: deque[Entry[T]] = field(default_factory=deque)
-    _behind: deque[Entry[T]] = field(default_factory=deque)
+    shares: Shares = field(default_factory=Shares)
+    row_seconds: float = 0.001
+    _line: FairLine[Entry[T]] = field(init=False)
+    _behind: FairLine[Entry[T]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._line, self._behind = FairLine(self.shares), FairLine(self.shares)
 
     def add(self, entry: Entry[T]) -> None:
         """Puts an entry at the end of its line."""
-        (self._behind if entry.background else self._line).append(entry)
+        (self._behind if entry.background else self._line).add(entry, entry.tenant, entry.weight)
+
+    def had(self) -> float:
+        """What he has had who comes first here: which of a device's batchers is next."""
+        return min(map(self.shares.had, (self._line or self._behind).tenants()), default=0.0)
+
+    def ran(self, batch: list[Entry[T]], seconds: float) -> None:
+        """A batch took the device so long: each tenant bears his rows' part of it, whatever was thought before."""
+        rows = sum(entry.rows for entry in batch)
+        for entry in batch:
+            self.shares.correct(entry.tenant, seconds * entry.rows / rows - entry.charged)
+        self.row_seconds += (seconds / rows - self.row_seconds) / 8
 
     def __len__(self) -> int:
         return len(self._line) + len(self._behind)
@@ -67,7 +92,7 @@ class Batcher(Generic[T]):
         line = self._line or self._behind
         if not line:
             return None
-        oldest = line[0]
+        oldest = min(line.heads(), key=_arrived)
         if not self.max_delay or not self.max_rows or sum(entry.rows for entry in line) >= self.max_rows:
             return oldest.arrived
         # Nobody waits so long for company that his own time is up: half of it at most.
@@ -76,37 +101,38 @@ class Batcher(Generic[T]):
     def take(self, now: float) -> tuple[list[Entry[T]], list[Entry[T]]]:
         """The next batch, and those in front of it that nobody waits for any more.
 
-        The batch holds the oldest entry and, in order, what fits beside it.
+        The batch holds the entry that is next and, in order, what fits beside it.
         """
         batch, dropped = self._take(self._line, now)
-        # The head of the background is looked at in any case: its line may stand for long.
-        while self._behind and (self._behind[0].cancelled or self._behind[0].deadline <= now):
-            dropped.append(self._behind.popleft())
+        # The heads of the background are looked at in any case: its line may stand for long.
+        for head in list(self._behind.heads()):
+            if head.cancelled or head.deadline <= now:
+                dropped.append(self._behind.pop_of(head.tenant))
         if not batch and self._behind:
             batch, further = self._take(self._behind, now)
             dropped += further
         return batch, dropped
 
-    def _take(self, line: deque[Entry[T]], now: float) -> tuple[list[Entry[T]], list[Entry[T]]]:
+    def _take(self, line: FairLine[Entry[T]], now: float) -> tuple[list[Entry[T]], list[Entry[T]]]:
         batch: list[Entry[T]] = []
         dropped: list[Entry[T]] = []
         passed: list[Entry[T]] = []
         rows = 0
         while line:
-            entry = line.popleft()
+            entry = line.pop()
             if entry.cancelled or entry.deadline <= now:
                 dropped.append(entry)
-            elif not batch:
-                batch.append(entry)
-                rows = entry.rows
-            elif entry.shape == batch[0].shape and rows + entry.rows <= self.max_rows:
+            elif not batch or (entry.shape == batch[0].shape and rows + entry.rows <= self.max_rows):
                 batch.append(entry)
                 rows += entry.rows
+                entry.charged = entry.rows * self.row_seconds
+                self.shares.serve(entry.tenant, entry.charged)
             else:
                 passed.append(entry)
             if batch and rows >= self.max_rows:
                 break
-        line.extendleft(reversed(passed))
+        for entry in reversed(passed):
+            line.put_back(entry, entry.tenant)
         return batch, dropped
 
     def drop(self, now: float) -> list[Entry[T]]:
@@ -125,3 +151,7 @@ class Batcher(Generic[T]):
         self._line.clear()
         self._behind.clear()
         return entries
+
+
+def _arrived(entry: Entry[T]) -> float:
+    return entry.arrived

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Device:
-    """Batches run one at a time, in the order in which lanes asked for their turn, those with callers' requests first.
+    """Batches run one at a time: callers' before the background's, by what tenants have had, then in the lanes' order.
 
     A lane forms its batch only when it holds the turn: until then the batch gathers. Models are loaded beside it, at
     most `loads` at a time: who loads holds `loading`.

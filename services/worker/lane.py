@@ -72,7 +72,8 @@ class Lane:
         self.occupancy = Occupancy(key, loader, residents, self._subscription, busy=lambda: self.running > 0)
         self.occupancy.want(eager)
         self._eager, self._urgent = eager, False
-        self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, batching.max_queue_delay_us / 1e6)
+        delay = batching.max_queue_delay_us / 1e6
+        self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, delay, shares=device.turns.shares)
         self._shape = batch_shape(version.spec)
         self._suspects: deque[Held] = deque()
         self._fetching: set[asyncio.Task[None]] = set()
@@ -107,6 +108,7 @@ class Lane:
                 await self._work.wait()
                 self._work.clear()
                 await self.occupancy.come_back()
+                await self._subscription.make_room()
                 if not self.loader.loaded and (self._eager or self.running) and not await self._enter():
                     continue
                 while (held := self._next_suspect()) is not None:
@@ -204,6 +206,7 @@ class Lane:
         ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
         self._tickets.add(ticket)
         link.owe()
+        self._subscription.shared |= any(work.tenant for work in envelope.requests)
         self.occupancy.used_at = asyncio.get_running_loop().time()
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
@@ -249,6 +252,7 @@ class Lane:
             loop_now = asyncio.get_running_loop().time()
             shape, deadline = self._shape(held.job.request), loop_now + held.seconds_left()
             entry = Entry(held, held.job.rows, shape, loop_now, deadline, background=held.background)
+            entry.tenant, entry.weight = held.work.tenant, held.work.weight or 1.0
             self._entries[held.link.reply_to, held.work.id] = entry
             self._batcher.add(entry)
         self._work.set()
@@ -302,13 +306,15 @@ class Lane:
             if ready_at is not None and ready_at > loop.time() and not self._stopping:
                 loop.call_at(ready_at, self._work.set)
                 return
-            async with self._device.turns.mine(lambda: self._batcher.urgent):
+            async with self._device.turns.mine(lambda: self._batcher.urgent, self._batcher.had):
                 batch, dropped = self._batcher.take(loop.time())
                 for entry in batch:
                     self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
                 self._forget(dropped)
                 if batch:
+                    began = loop.time()
                     await self._execute([entry.item for entry in batch])
+                    self._batcher.ran(batch, loop.time() - began)
             if self._suspects:
                 self._work.set()
                 return

@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 # Consumers of a loaded model are served first; work spills to those who must load it when they are saturated.
 LOADED_PRIORITY = 10
 RETRY_SECONDS = 0.5
+# How much more is taken where there are tenants. Gateways keep floods from the queue, so this is room for those who
+# send little: what is here is taken fairly, what waits in the broker is not.
+ROOM = 4
 
 
 def home_priority(worker_id: str, queue: str) -> int:
@@ -36,6 +39,9 @@ class Subscription:
         ahead: how many requests it takes at a time once the model is loaded.
         behind: how many of the background's, beside those.
         worker_id: decides how near this worker is to the queue while it is not.
+
+    Attributes:
+        shared: requests have tenants; takes effect with `make_room`.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class Subscription:
         self._prefetch = {False: max(2, ahead), True: max(2, behind)}
         self._consumers: list[Consumer] = []
         self._loaded = False
+        self.shared = self._roomy = False
         self._closed = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -70,34 +77,42 @@ class Subscription:
         Tries until the broker takes it, or until it is closed.
         """
         async with self._turn:
-            if self._consumers and self._loaded == loaded:
+            if self._consumers and (self._loaded, self._roomy) == (loaded, self.shared):
                 return
+            roomy = self.shared
             while not self._closed.is_set():
                 consumers: list[Consumer] = []
                 try:
-                    consumers.append(await self._consume(loaded=loaded, background=False))
-                    consumers.append(await self._consume(loaded=loaded, background=True))
+                    consumers.append(await self._consume(loaded=loaded, roomy=roomy, background=False))
+                    consumers.append(await self._consume(loaded=loaded, roomy=roomy, background=True))
                 except HeadraceError as error:
                     log.warning("cannot consume %s: %s", self._queue, error)
                     await _cancel(consumers)
                     await asyncio.sleep(RETRY_SECONDS)
                     continue
-                old, self._consumers, self._loaded = self._consumers, consumers, loaded
+                old, self._consumers = self._consumers, consumers
+                self._loaded, self._roomy = loaded, roomy
                 await _cancel(old)
                 if self._closed.is_set():  # while the broker was asked
                     await _cancel(consumers)
                 return
 
-    async def _consume(self, *, loaded: bool, background: bool) -> Consumer:
+    async def _consume(self, *, loaded: bool, roomy: bool, background: bool) -> Consumer:
         """Raises HeadraceError."""
         spec = queue_spec(self._version, background=background)
         await self._broker.declare(spec)
+        ahead = self._prefetch[background] * (ROOM if roomy else 1)
         return await self._broker.consume(
             spec.name,
             lambda delivery: self._on_delivery(delivery, background),
-            prefetch=self._prefetch[background] if loaded else 1,
+            prefetch=ahead if loaded else 1,
             priority=LOADED_PRIORITY if loaded else self._home,
         )
+
+    async def make_room(self) -> None:
+        """Takes more at a time from when requests have tenants on."""
+        if self.shared and not self._roomy and self._consumers:
+            await self.open(loaded=self._loaded)
 
     async def pause(self) -> None:
         """No deliveries until it is opened again."""

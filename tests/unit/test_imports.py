@@ -64,12 +64,17 @@ LLM_CORE_NAMES = (
     "request",
     "scheduler",
     "sequence",
+    "sharing",
     "stops",
 )
-LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {"services.common.sampling"}
+LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {
+    "services.common.sampling",
+    "services.common.fair",
+}
 # Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
 PURE: dict[str, set[str]] = {
-    "services.worker.batcher": set(),
+    "services.common.fair": set(),
+    "services.worker.batcher": {"services.common.fair"},
     "services.worker.placement": set(),
     "services.worker.strikes": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},

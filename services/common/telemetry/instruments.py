@@ -69,6 +69,28 @@ class GatewayModel:
         return made
 
 
+class GatewayTenant:
+    """What a gateway counts of one tenant. Tenants come from a file, so they are few."""
+
+    __slots__ = ("_by_code", "_compute", "_requests", "name")
+
+    def __init__(self, owner: "GatewayInstruments", name: str) -> None:
+        self.name = name
+        self._requests = owner.tenant_requests
+        self._by_code: dict[int, Counter] = {}
+        self._compute = _counter(owner.tenant_compute, {"headrace.tenant": name})
+
+    def finished(self, code: int, compute_seconds: float = 0.0) -> None:
+        """One of his requests was answered, having cost so much, or failed with `code` (a google.rpc.Code)."""
+        counter = self._by_code.get(code)
+        if counter is None:
+            name = CODES[code] if 0 <= code < len(CODES) else str(code)
+            labels = {"headrace.tenant": self.name, "rpc.response.status_code": name}
+            counter = self._by_code[code] = _counter(self._requests, labels)
+        counter.value += 1
+        self._compute.value += round(compute_seconds * 1e6)
+
+
 class GatewayInstruments:
     """What a gateway counts. Made once a process."""
 
@@ -81,7 +103,10 @@ class GatewayInstruments:
         self.republished = family("headrace.requests.republished", "{request}", "Requests published again")
         claims = family("headrace.claims", "{claim}", "Workers' claims on redelivered requests, by verdict")
         self._shadows = family("headrace.shadows", "{request}", "Copies for versions on trial, by what they showed")
+        self.tenant_requests = family("headrace.tenant.requests", "{request}", "Requests of a tenant, by status")
+        self.tenant_compute = family("headrace.tenant.compute", "us", "Compute time that a tenant's requests took")
         self._models: dict[tuple[str, int], GatewayModel] = {}
+        self._tenants: dict[str, GatewayTenant] = {}
         self._outcomes: dict[tuple[str, int, str], Counter] = {}
         # From the start: of a counter that appears with its first count, Prometheus sees no increase.
         self._verdicts = {
@@ -93,6 +118,13 @@ class GatewayInstruments:
         found = self._models.get((model, version))
         if found is None:
             found = self._models[model, version] = GatewayModel(self, _of(model, version))
+        return found
+
+    def tenant(self, name: str) -> GatewayTenant:
+        """The counters of one tenant."""
+        found = self._tenants.get(name)
+        if found is None:
+            found = self._tenants[name] = GatewayTenant(self, name)
         return found
 
     def claim(self, verdict: str) -> None:

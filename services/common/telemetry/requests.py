@@ -72,7 +72,9 @@ class RequestTrace:
             SpanRecord(f"publish {queue}", SpanKind.PRODUCER, me, self._server, start_ns, end_ns, attributes)
         )
 
-    def end(self, code: int = 0, *, model: str = "", version: int = 0, error: str = "", end_ns: int = 0) -> None:
+    def end(
+        self, code: int = 0, *, model: str = "", version: int = 0, tenant: str = "", error: str = "", end_ns: int = 0
+    ) -> None:
         """The caller has its answer: writes the server span. `code` is a google.rpc.Code; call it once."""
         if self._writer is None:
             return
@@ -85,6 +87,8 @@ class RequestTrace:
         }
         if model:
             attributes |= {"headrace.model.name": model, "headrace.model.version": version}
+        if tenant:
+            attributes["headrace.tenant"] = tenant
         fault = (error or f"code {code}") if code in _SERVER_FAULTS else ""
         self._writer.write(
             SpanRecord(

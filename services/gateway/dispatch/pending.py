@@ -24,6 +24,7 @@ class Pending:
         claims: how many workers were told to run it after something went wrong.
         holder: the worker that claimed it last; of a generation, the one whose tokens count.
         stream: where a generation's tokens go; None for other models.
+        rows: how much of a batch it fills.
     """
 
     id: int
@@ -40,14 +41,19 @@ class Pending:
     holder: str = ""
     deadline: float = 0.0
     stream: TextStream | None = None
+    rows: int = 1
 
 
 @dataclass(slots=True)
 class PendingTable:
-    """Accepted, unanswered requests by id, and how many there are of each route."""
+    """Accepted, unanswered requests by id, and how many there are of each route.
+
+    Where there are tenants, a route's limit is each one's own: what one sends fills nobody else's line.
+    """
 
     _by_id: dict[int, Pending] = field(default_factory=dict)
     _count: dict[str, int] = field(default_factory=dict)
+    _of_tenant: dict[tuple[str, str], int] = field(default_factory=dict)
     # Every route that was asked for, and how many requests of it were ever admitted.
     _admitted: dict[str, tuple[Route, int]] = field(default_factory=dict)
 
@@ -57,14 +63,18 @@ class PendingTable:
         Raises:
             QueueFull: the route has its `max_requests` admitted and unanswered.
         """
-        route = pending.route
-        count = self._count.get(route.queue, 0)
+        route, tenant = pending.route, pending.tenant
+        total = self._count.get(route.queue, 0)
+        count = total if tenant is None else self._of_tenant.get((route.queue, tenant.name), 0)
         if count >= route.max_requests:
+            whose = "" if tenant is None else f" of tenant '{tenant.name}'"
             raise QueueFull(
-                f"model '{route.name}' has {count} requests waiting or running, its limit; try again shortly or raise"
-                " queue.max_requests in its model.yaml"
+                f"model '{route.name}' has {count} requests{whose} waiting or running, its limit; try again shortly or"
+                " raise queue.max_requests in its model.yaml"
             )
-        self._count[route.queue] = count + 1
+        self._count[route.queue] = total + 1
+        if tenant is not None:
+            self._of_tenant[route.queue, tenant.name] = count + 1
         self._admitted[route.queue] = (route, self._admitted.get(route.queue, (route, 0))[1] + 1)
         self._by_id[pending.id] = pending
 
@@ -72,6 +82,8 @@ class PendingTable:
         """Lets a request go, answered or not."""
         if self._by_id.pop(pending.id, None) is not None:
             self._count[pending.route.queue] -= 1
+            if pending.tenant is not None:
+                self._of_tenant[pending.route.queue, pending.tenant.name] -= 1
 
     def get(self, request_id: int) -> Pending | None:
         """The request, if it still waits for its answer."""

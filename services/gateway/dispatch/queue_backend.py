@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from headrace.v1.reply_pb2 import Receipt
 from services.common.broker.port import Broker, Depth
 from services.common.errors import DeadlineExceeded, NotFound, QueueFull, Unavailable
 from services.gateway.backend import Answer, Events, TextEnd, Work
@@ -13,6 +14,7 @@ from services.gateway.deadlines import Deadlines
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import Pending, PendingTable, fail
 from services.gateway.dispatch.publisher import Publisher
+from services.gateway.dispatch.tenant_lines import TenantLines
 from services.gateway.dispatch.text_stream import TextStream
 from services.gateway.quotas import Quotas
 from services.gateway.routes import Route
@@ -50,6 +52,7 @@ class QueueBackend:
         self._on_republished = on_republished
         self._system = system
         self._quotas = Quotas()
+        self._lines = TenantLines(lambda pending: self._publisher(pending.route).add(pending), self._consumers)
         self._ids = itertools.count(1)
         self._deadlines: Deadlines[Pending] = Deadlines(self._expire)
         self._publishers: dict[str, Publisher] = {}
@@ -78,14 +81,14 @@ class QueueBackend:
             QueueFull, DeadlineExceeded, Unavailable, ModelFailed, PoisonedRequest
         """
         pending = self._admit(work)
-        answered = False
+        receipt: Receipt | None = None
         try:
-            self._publisher(work.route).add(pending)
+            self._send(pending)
             reply = await pending.answer
-            answered = True
-            return Answer(reply.body, reply.receipt)
+            receipt = reply.receipt
+            return Answer(reply.body, receipt)
         finally:
-            self._let_go(pending, answered=answered)
+            self._let_go(pending, receipt)
 
     async def generate(self, work: Work) -> Events:
         """Sends one generation through the queue; its pieces come as workers send them, from one worker or several.
@@ -95,16 +98,23 @@ class QueueBackend:
         """
         stream = TextStream(work.rows)
         pending = self._admit(work, stream)
-        answered = False
+        receipt: Receipt | None = None
         try:
-            self._publisher(work.route).add(pending)
+            self._send(pending)
             async for chunk in stream.chunks(pending.answer):
                 yield chunk
-            answered = True
-            yield TextEnd(stream.usage, pending.answer.result().receipt)
+            receipt = pending.answer.result().receipt
+            yield TextEnd(stream.usage, receipt)
         finally:
-            self._let_go(pending, answered=answered)
+            self._let_go(pending, receipt)
             self._channel.over(pending.id)
+
+    def _send(self, pending: Pending) -> None:
+        """To the queue; a tenant's when it is his turn."""
+        if pending.tenant is None:
+            self._publisher(pending.route).add(pending)
+        else:
+            self._lines.add(pending)
 
     def _admit(self, work: Work, stream: TextStream | None = None) -> Pending:
         """The request as it waits for its answer, and what fails it at its deadline. Raises QueueFull."""
@@ -139,6 +149,7 @@ class QueueBackend:
             answer=loop.create_future(),
             deadline=loop.time() + work.timeout,
             stream=stream,
+            rows=work.rows,
         )
         self._pending.admit(pending)
         if not self._consumers(work.route):
@@ -146,13 +157,14 @@ class QueueBackend:
         self._deadlines.add(pending, pending.deadline)
         return pending
 
-    def _let_go(self, pending: Pending, *, answered: bool) -> None:
-        """It leaves the table; a worker that may have it is told, unless it has answered."""
+    def _let_go(self, pending: Pending, receipt: Receipt | None) -> None:
+        """It leaves the table; a worker that may have it is told, unless it has answered: then there is a receipt."""
         self._deadlines.remove(pending, pending.deadline)
         self._pending.forget(pending)
         if pending.tenant is not None:
             self._quotas.end(pending.tenant)
-        if answered:
+            self._lines.over(pending, receipt)
+        if receipt is not None:
             return
         if not pending.answer.done():
             pending.answer.cancel()

@@ -22,8 +22,8 @@ class GenerationRequest:
         id: unique among the requests of one engine.
         prompt: token ids, special tokens included.
         index: which of the n sequences of one prompt this is.
-        tenant: whose it is; prompts of different tenants never share KV blocks.
-        priority: higher runs first; equal ones in order of arrival.
+        tenant, weight: whose it is, and his share; prompts of different tenants never share KV blocks.
+        priority: of one tenant's, higher runs first; equal ones in order of arrival.
         deadline: seconds on the clock that the scheduler is given; the sequence ends with "abort" when it passes.
         resume: output tokens that the caller has already; generation goes on after them.
         source: the prompt as the client gave it, a text or chat messages (role and content), for engines that tokenise
@@ -36,6 +36,7 @@ class GenerationRequest:
     params: SamplingParams = field(default_factory=SamplingParams)
     index: int = 0
     tenant: str = ""
+    weight: float = 1.0
     priority: int = 0
     deadline: float = math.inf
     resume: tuple[int, ...] = ()

@@ -4,17 +4,18 @@ One rule (that of vLLM's v1 scheduler), and no phases of prefill and decode: a s
 ones, and each step lets the computed catch up with the known under one token budget, running sequences first, then
 waiting ones. A sequence whose chunk reaches its last known token has one more sampled.
 
-All choices follow one order (`Sequence.order`): priority, then arrival. Priority is strict: lower ones wait while
-higher ones keep coming. The running line is walked from the front and yields from the back: when blocks run out, the
-last sequence loses its blocks and waits again, to be recomputed. The first one always gets what it needs, so there is
-always progress; the last one never throws away its own work for itself, it pauses.
+All choices among one tenant's follow one order (`Sequence.order`): priority, then arrival. Priority is strict: lower
+ones wait while higher ones keep coming. Between tenants the waiting ones are let in by shares (`sharing.py`). The
+running line is walked from the front and yields from the back: when blocks run out, the last sequence loses its blocks
+and waits again, to be recomputed. The first one always gets what it needs, so there is always progress; the last one
+never throws away its own work for itself, it pauses.
 
     submit ──▶ waiting ──step: admitted──▶ running ──commit: last token──▶ finished
                   ▲                          │
                   └──────step: preempted─────┘          abort, deadline: from either, at once
 
-Life of a step: `step` makes a plan, the runner computes it, `commit` brings the sampled tokens. The next step may be
-planned before the commit of the last one, so that a device need not wait; finish the older plan first.
+Life of a step: `step` makes a plan, the runner computes it, `commit` brings the tokens. The next step may be planned
+before the commit of the last one, so that a device need not wait; finish the older plan first.
 """
 
 import math
@@ -30,6 +31,7 @@ from services.worker.llm.plan import Plan
 from services.worker.llm.prefix import PrefixCache
 from services.worker.llm.request import FinishReason, GenerationRequest
 from services.worker.llm.sequence import Sequence
+from services.worker.llm.sharing import WaitingLine
 
 
 @dataclass(slots=True)
@@ -53,7 +55,7 @@ class Scheduler:
         self.config = config
         self.pool = BlockPool(config.num_blocks, caching=config.prefix_caching)
         self._prefix = PrefixCache(self.pool, config.block_size)
-        self.waiting = Line()
+        self.waiting = WaitingLine()
         self.running = Line()
         self.counters = Counters()
         self._sequences: dict[str, Sequence] = {}
@@ -66,9 +68,7 @@ class Scheduler:
         return len(self._sequences)
 
     def submit(self, request: GenerationRequest) -> Sequence:
-        """Puts a request in line.
-
-        A request whose resumed tokens already end it comes back finished: look at `finish_reason`.
+        """Puts a request in line; one whose resumed tokens already end it comes back finished, see `finish_reason`.
 
         Raises:
             InvalidArgument: it can never run here, or one of its id is here already.
@@ -123,8 +123,11 @@ class Scheduler:
         plan = Plan()
         if now >= self._next_deadline:
             self._expire(now, plan)
+        if self.waiting.shared:
+            self._make_way(plan)
         budget = self._continue_running(plan)
         self._admit(plan, budget)
+        self.waiting.charge(plan)
         return plan
 
     def commit(self, plan: Plan, sampled: Run[int]) -> list[Sequence]:
@@ -134,8 +137,8 @@ class Scheduler:
             sampled: one token id for each of `plan.sampling`.
 
         Returns:
-            The sequences that grew by a token, `tokens[-1]`; those with a `finish_reason` are over. What was finished
-            or aborted while the plan ran is left out.
+            The sequences that grew by a token, `tokens[-1]`; those with a `finish_reason` are over. What ended while
+            the plan ran is left out.
         """
         if len(sampled) != len(plan.sampling):
             raise Internal(f"{len(sampled)} sampled tokens for a plan that samples {len(plan.sampling)}")
@@ -174,9 +177,8 @@ class Scheduler:
         live = [*self.waiting, *self.running]
         if {s.id: s for s in live} != self._sequences or len(live) != len(self._sequences):
             raise Internal("the lines and the table of sequences differ")
-        for line in (self.waiting, self.running):
-            if [s.order for s in line] != sorted(s.order for s in line):
-                raise Internal("a line is out of order")
+        if [s.order for s in self.running] != sorted(s.order for s in self.running):
+            raise Internal("the running line is out of order")
         if any(s.blocks or s.computed or s.registered or s.row >= 0 for s in self.waiting):
             raise Internal("a waiting sequence holds blocks or a row")
         if sorted([*self._rows, *(s.row for s in self.running)]) != list(range(self.config.max_num_seqs)):
@@ -187,8 +189,8 @@ class Scheduler:
         self.pool.check([s.blocks for s in self.running])
 
     def _expire(self, now: float, plan: Plan) -> None:
-        plan.expired = [s for s in self._sequences.values() if s.request.deadline <= now]
-        for sequence in plan.expired:
+        for sequence in [s for s in self._sequences.values() if s.request.deadline <= now]:
+            plan.expired.append(sequence)
             self.finish(sequence, "abort")
         self._next_deadline = min((s.request.deadline for s in self._sequences.values()), default=math.inf)
 
@@ -197,8 +199,7 @@ class Scheduler:
         budget, running = self.config.max_num_batched_tokens, self.running
         place = 0
         while place < len(running):
-            sequence = running[place]
-            place += 1
+            sequence, place = running[place], place + 1
             known = len(sequence.tokens) + sequence.pending
             if known >= sequence.limit:
                 continue  # its last token is on the way: steps overlap
@@ -217,32 +218,46 @@ class Scheduler:
         if missing <= 0:
             return count
         while missing > self.pool.available and self.running[-1] is not sequence:
-            last = self.running[-1]
-            self.running.remove(last)
-            self._return_to_line(last)
-            plan.preempted.append(last)
-            self.counters.preemptions += 1
+            self._preempt(self.running[-1], plan)
         if missing > self.pool.available:
             missing = self.pool.available
             count = (len(sequence.blocks) + missing) * self.config.block_size - sequence.computed
         self._give(sequence, self.pool.take(missing), plan)
         return count
 
-    def _admit(self, plan: Plan, budget: int) -> None:
-        """Lets waiting sequences in, in order, while budget, rows and blocks last.
+    def _make_way(self, plan: Plan) -> None:
+        """Takes rows and blocks back from tenants with more than their part, for the first in line."""
+        while self.waiting and not (first := self.waiting.first()).pending and self._room_for(first) is None:
+            if (yields := self.waiting.who_yields(self.running, self.config.max_num_seqs)) is None:
+                return
+            self._preempt(yields, plan)
 
-        One needs blocks for all that it knows, and leaves a spare one for each that runs: those grow, and would soon
-        take theirs back by preemption (in simulation a quarter to a half as often as without the spare ones). Nobody
-        is let in past the first in line: a large one would wait for ever.
+    def _room_for(self, sequence: Sequence) -> list[int] | None:
+        """The blocks that a sequence would share, if it can be let in now.
+
+        It needs blocks for all that it knows, and leaves a spare one for each that runs: those grow, and would soon
+        take theirs back by preemption (in simulation a quarter to a half as often as without the spare ones).
         """
-        while budget and self.waiting and self._rows:
-            sequence = self.waiting[0]
+        if not self._rows:
+            return None
+        shared = self._prefix.find(sequence)
+        missing = self._blocks_for(len(sequence.tokens)) - len(shared)
+        revived = sum(map(self.pool.is_idle, shared))
+        return shared if missing + revived + len(self.running) <= self.pool.available else None
+
+    def _preempt(self, sequence: Sequence, plan: Plan) -> None:
+        self.running.remove(sequence)
+        self._return_to_line(sequence)
+        plan.preempted.append(sequence)
+        self.counters.preemptions += 1
+
+    def _admit(self, plan: Plan, budget: int) -> None:
+        """Lets waiting sequences in, in order, while there is room. None passes the first: a large one would starve."""
+        while budget and self.waiting:
+            sequence = self.waiting.first()
             if sequence.pending:
                 break  # preempted with a token under way; all tokens must be known to compute it again
-            shared = self._prefix.find(sequence)
-            missing = self._blocks_for(len(sequence.tokens)) - len(shared)
-            revived = sum(map(self.pool.is_idle, shared))
-            if missing + revived + len(self.running) > self.pool.available:
+            if (shared := self._room_for(sequence)) is None:
                 break
             self.waiting.remove(sequence)
             self._seat(sequence, shared, plan)
@@ -277,8 +292,7 @@ class Scheduler:
 
     def _vacate(self, sequence: Sequence) -> None:
         self.pool.release(sequence.blocks)
-        sequence.blocks = []
-        sequence.computed = sequence.registered = 0
+        sequence.blocks, sequence.computed, sequence.registered = [], 0, 0
         self._rows.append(sequence.row)
         sequence.row = -1
 

@@ -80,6 +80,7 @@ class Generation:
                 params=params,
                 index=index,
                 tenant=work.tenant,
+                weight=work.weight or 1.0,
                 priority=priority,
                 deadline=time.monotonic() + seconds_left,
                 resume=tuple(before.token_ids),

@@ -120,6 +120,7 @@ class TextLane:
                     await self._work.wait()
                     self._work.clear()
                     await self.occupancy.come_back()
+                    await self._subscription.make_room()
                     if not self.loader.loaded and (self._eager or self._streams):
                         await self._enter()
         finally:
@@ -214,6 +215,7 @@ class TextLane:
         ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
         self._tickets.add(ticket)
         link.owe()
+        self._subscription.shared |= any(work.tenant for work in envelope.requests)
         self.occupancy.used_at = asyncio.get_running_loop().time()
         now_us = time.time_ns() // 1000
         for work in envelope.requests:

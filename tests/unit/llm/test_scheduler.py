@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections import Counter
 
 import pytest
 
@@ -367,3 +368,44 @@ def test_a_commit_must_bring_one_token_for_each_sample() -> None:
     submit(core, "a")
     with pytest.raises(Internal, match="2 sampled tokens for a plan that samples 1"):
         core.commit(core.step(0), [1, 2])
+
+
+def test_a_flood_yields_rows_to_each_tenant_up_to_his_part_and_takes_none_back() -> None:
+    core = scheduler(seqs=4, blocks=400)
+    for number in range(20):
+        submit(core, f"flood{number}", most=50, tenant="flood")
+    step(core)
+    assert len(core.running) == 4
+    for number in range(3):
+        submit(core, f"quiet{number}", most=3, tenant="quiet")
+    plan = step(core)
+    assert [s.id for s in plan.preempted] == ["flood3"], "one row a step"
+    assert [s.id for s in plan.admitted] == ["quiet0"]
+    step(core)
+    assert Counter(s.request.tenant for s in core.running) == {"flood": 2, "quiet": 2}
+    before = core.counters.preemptions
+    while any(s.request.tenant == "quiet" for s in (*core.running, *core.waiting)):
+        step(core)
+    assert core.counters.preemptions == before, "both have their part: nobody loses a row"
+    step(core)
+    assert Counter(s.request.tenant for s in core.running) == {"flood": 4}, "no row stays empty"
+
+
+def test_tenants_that_flood_share_tokens_by_weight() -> None:
+    core, tokens = scheduler(seqs=4, blocks=400), Counter[str]()
+    for number in range(200):
+        submit(core, f"a{number}", most=4, tenant="a")
+        submit(core, f"b{number}", most=16, tenant="b")
+    for _ in range(300):
+        for sequence, count in zip((plan := step(core)).sequences, plan.counts, strict=True):
+            tokens[sequence.request.tenant] += count
+    assert 0.8 < tokens["a"] / tokens["b"] < 1.25, tokens
+
+
+def test_without_tenants_nobody_yields() -> None:
+    core = scheduler(seqs=2, blocks=400)
+    for name in "abcd":
+        submit(core, name, most=20)
+    for _ in range(10):
+        step(core)
+    assert core.counters.preemptions == 0

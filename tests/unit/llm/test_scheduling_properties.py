@@ -51,7 +51,8 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
         id="",
         prompt=prompt,
         params=params,
-        tenant=draw(st.sampled_from(["", "", "t"])),
+        tenant=draw(st.sampled_from(["", "", "t", "u"])),
+        weight=draw(st.sampled_from([1.0, 1.0, 4.0])),
         priority=draw(st.sampled_from([0, 0, 0, 1, -1])),
         deadline=draw(st.sampled_from([math.inf, math.inf, math.inf, 3.0, 12.0])),
     )
@@ -185,9 +186,9 @@ class Life:
         return plan
 
     def _check_admissions(self, plan: Plan) -> None:
-        waiting = [s.order for s in self.core.waiting]
         for sequence in plan.admitted:
-            assert not waiting or sequence.order < waiting[0], "somebody was let in past the first in line"
+            waiting = [s.order for s in self.core.waiting if s.request.tenant == sequence.request.tenant]
+            assert not waiting or sequence.order < min(waiting), "somebody was let in past the first of his tenant's"
             if sequence.preemptions == 0:
                 start = plan.starts[plan.sequences.index(sequence)]
                 assert sequence.cached_tokens == min(start, sequence.prompt_length)

@@ -1,0 +1,1 @@
+"""What a flood of one tenant does to the others."""
