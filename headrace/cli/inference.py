@@ -61,6 +61,8 @@ def _show(name: str, result: InferResult) -> None:
         f" {receipt.get('batch_us', 0) / 1000:.2f} ms, compute {receipt.get('compute_us', 0) / 1000:.2f} ms,"
         f" {receipt.get('batch_requests', 1)} in the batch[/dim]"
     )
+    for stage in receipt.get("stages", []):
+        out().print(f"[dim]  {stage['model']} version {stage['version']}: {stage['compute_us'] / 1000:.2f} ms[/dim]")
 
 
 def _arrays(metadata: ModelMetadataResponse, given: list[str], random: bool) -> dict[str, Array]:

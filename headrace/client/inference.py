@@ -62,12 +62,12 @@ class InferResult:
     Attributes:
         outputs: by name.
         model_version: which version answered.
-        receipt: where the time went (queue_us, batch_us, compute_us) and the batch it ran in.
+        receipt: where the time went (queue_us, batch_us, compute_us) and the batch it ran in; an ensemble's `stages`.
     """
 
     outputs: dict[str, Array]
     model_version: str
-    receipt: dict[str, int] = field(default_factory=dict)
+    receipt: dict[str, Any] = field(default_factory=dict)
 
 
 def _result(response: pb.ModelInferResponse, trailing: Any) -> InferResult:

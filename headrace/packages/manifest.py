@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from headrace.v1.model_pb2 import EmbeddingSpec, ModelSpec, TensorSpec, TextSpec
+from headrace.v1.model_pb2 import EmbeddingSpec, EnsembleStep, ModelSpec, TensorSpec, TextSpec
 
 # Where the graph has a batch axis and nobody said how long a batch may be.
 DEFAULT_MAX_BATCH_SIZE = 64
@@ -20,6 +20,11 @@ def _bytes(value: Any) -> Any:
             raise ValueError('expected a number of bytes, or one with a unit like "512MiB"')
         return int(float(match[1]) * _SIZES[match[2]])
     return value
+
+
+def _text(value: Any) -> Any:
+    """A version is a number or an alias: 3 → "3"."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class _Part(BaseModel):
@@ -37,7 +42,7 @@ class ManifestError(Exception):
 class Tensor(_Part):
     """What the graph leaves open about an input or output."""
 
-    shape: list[Annotated[int, Field(ge=-1)]]
+    shape: list[Annotated[int, Field(ge=-1)]] | None = None
 
 
 class Batching(_Part):
@@ -104,6 +109,29 @@ class Embedding(_Part):
                 setattr(spec, name, value)
 
 
+class Tokenizer(_Part):
+    """How texts become tokens, for `runtime: tokenizer`."""
+
+    max_length: Annotated[int, Field(ge=1)] | None = None
+    truncation: bool = False
+    token_type_ids: bool = False
+
+
+class Step(_Part):
+    """One model of an ensemble; names are those of Triton's ensemble_scheduling."""
+
+    model: Annotated[str, Field(min_length=1)]
+    version: Annotated[str, BeforeValidator(_text)] = ""
+    input_map: dict[str, str] = {}
+    output_map: dict[str, str] = {}
+
+    def proto(self) -> EnsembleStep:
+        """As the spec has it."""
+        return EnsembleStep(
+            model=self.model, version=self.version, input_map=self.input_map, output_map=self.output_map
+        )
+
+
 class OpenAI(_Part):
     """The OpenAI-compatible server that runs the model, for `runtime: openai`."""
 
@@ -115,7 +143,9 @@ class OpenAI(_Part):
 class Manifest(_Part):
     """All keys of model.yaml; every one is optional."""
 
-    runtime: Literal["onnx", "torch", "llm", "vllm", "openai", "embedding", "identity"] | None = None
+    runtime: (
+        Literal["onnx", "torch", "llm", "vllm", "openai", "embedding", "tokenizer", "identity", "ensemble"] | None
+    ) = None
     entry: str | None = None
     description: str = ""
     inputs: dict[str, Tensor] = {}
@@ -128,6 +158,8 @@ class Manifest(_Part):
     llm: Llm = Llm()
     embedding: Embedding = Embedding()
     openai: OpenAI | None = None
+    tokenizer: Tokenizer = Tokenizer()
+    steps: list[Step] = []
 
     def apply_text(self, spec: ModelSpec) -> None:
         """Puts what the manifest says into a language model's spec. Raises ManifestError for what is not for those."""
@@ -137,6 +169,19 @@ class Manifest(_Part):
                     "this is for models of tensors; language models are batched continuously: see the key llm", key
                 )
         self.llm.apply(spec.text)
+        self._apply_common(spec)
+
+    def apply_ensemble(self, spec: ModelSpec) -> None:
+        """Puts the steps and what is declared into an ensemble's spec. Raises ManifestError."""
+        for key, default in (("warmup", Warmup()), ("memory", 0)):
+            if getattr(self, key) != default:
+                raise ManifestError("an ensemble is nothing but its models; say it in their packages", key)
+        for declared, tensors in ((self.inputs, spec.inputs), (self.outputs, spec.outputs)):
+            tensors.extend(TensorSpec(name=name, shape=tensor.shape) for name, tensor in declared.items())
+        spec.ensemble.steps.extend(step.proto() for step in self.steps)
+        if self.batching.max_batch_size is not None:
+            spec.batching.max_batch_size = self.batching.max_batch_size
+        self._apply_delay_and_padding(spec)
         self._apply_common(spec)
 
     def apply(self, spec: ModelSpec) -> None:
@@ -152,6 +197,10 @@ class Manifest(_Part):
     def _apply_common(self, spec: ModelSpec) -> None:
         if self.embedding != Embedding() and not spec.HasField("embedding"):
             raise ManifestError("this is for runtime embedding; set `runtime: embedding`, too", "embedding")
+        if self.tokenizer != Tokenizer() and not spec.HasField("tokenizer"):
+            raise ManifestError("this is for runtime tokenizer; set `runtime: tokenizer`, too", "tokenizer")
+        if self.steps and not spec.HasField("ensemble"):
+            raise ManifestError("steps are for ensembles; set `runtime: ensemble`, too", "steps")
         spec.queue.max_requests = self.queue.max_requests or 0
         spec.queue.default_timeout_ms = self.queue.default_timeout_ms or 0
         spec.queue.max_attempts = self.queue.max_attempts or 0
@@ -175,6 +224,10 @@ class Manifest(_Part):
                 "max_batch_size",
             )
         spec.batching.max_batch_size = possible if batching.max_batch_size is None else batching.max_batch_size
+        self._apply_delay_and_padding(spec)
+
+    def _apply_delay_and_padding(self, spec: ModelSpec) -> None:
+        batching = self.batching
         if batching.max_queue_delay_ms is not None and batching.max_queue_delay_us is not None:
             raise ManifestError(
                 "the delay is given twice; expected max_queue_delay_ms or max_queue_delay_us",
@@ -212,6 +265,8 @@ def _narrow(kind: str, said: dict[str, Tensor], tensors: dict[str, TensorSpec]) 
     for name, tensor in said.items():
         if name not in tensors:
             raise ManifestError(f"the graph has no such name; it has {', '.join(tensors) or 'none'}", kind, name)
+        if tensor.shape is None:  # only the tensors of ensembles are declared by name alone
+            raise ManifestError("this key is missing", kind, name, "shape")
         shape = list(tensors[name].shape)
         if shape and not _fits(tensor.shape, shape):
             raise ManifestError(f"the graph says {shape} (-1 is free), got {tensor.shape}", kind, name, "shape")

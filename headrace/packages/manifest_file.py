@@ -28,6 +28,8 @@ class ManifestFile:
         try:
             if spec.HasField("text"):
                 self.manifest.apply_text(spec)
+            elif spec.HasField("ensemble"):
+                self.manifest.apply_ensemble(spec)
             else:
                 self.manifest.apply(spec)
         except ManifestError as error:
@@ -108,8 +110,8 @@ def _known(keys: Keys) -> list[str]:
     part: Any = Manifest
     for key in keys:
         field = part.model_fields.get(key) if hasattr(part, "model_fields") else None
-        # In a mapping of free names the name says nothing: what follows is of the mapping's value type.
-        part = field.annotation if field is not None else part.__args__[1]
+        # In a list, or a mapping of free names, the key says nothing: what follows is of the elements' type.
+        part = field.annotation if field is not None else part.__args__[-1]
     return list(part.model_fields)
 
 

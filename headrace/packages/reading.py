@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.packages.embedding import is_sentence_encoder, read_embedding_model
+from headrace.packages.ensemble import ensemble_spec
 from headrace.packages.error import PackageError
 from headrace.packages.identity import identity_spec
 from headrace.packages.language_model import is_language_model, read_language_model, remote_spec
@@ -71,6 +72,8 @@ def _read_folder(folder: Path) -> Package:
         return Package(remote_spec(said), {MANIFEST: folder / MANIFEST})
     if said.manifest.runtime == "identity":
         return Package(identity_spec(said), {MANIFEST: folder / MANIFEST})
+    if said.manifest.runtime == "ensemble":
+        return Package(ensemble_spec(said), {MANIFEST: folder / MANIFEST})
     if said.manifest.runtime == "embedding" or (said.manifest.runtime is None and is_sentence_encoder(folder)):
         _refuse_pickles([file for file in files if file.parent == folder], "save the weights as safetensors")
         spec, needed = read_embedding_model(folder, files, said)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import rollout_pb2 as headrace_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\x1a\x19headrace/v1/rollout.proto\"M\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\"j\n\x0c\x42\x61tchingSpec\x12\x16\n\x0emax_batch_size\x18\x01 \x01(\r\x12\x1a\n\x12max_queue_delay_us\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x08\x12\x15\n\rpadding_value\x18\x04 \x01(\x01\"\x7f\n\tQueueSpec\x12\x14\n\x0cmax_requests\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x66\x61ult_timeout_ms\x18\x02 \x01(\x04\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x1b\n\x13requests_per_second\x18\x04 \x01(\x01\x12\r\n\x05\x62urst\x18\x05 \x01(\r\"\xab\x01\n\nWarmupSpec\x12\x13\n\x0b\x62\x61tch_sizes\x18\x01 \x03(\r\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\x12\x33\n\x06shapes\x18\x03 \x03(\x0b\x32#.headrace.v1.WarmupSpec.ShapesEntry\x1a\x41\n\x0bShapesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Shape:\x02\x38\x01\"\x15\n\x05Shape\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\"\xe9\x03\n\tModelSpec\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12+\n\x08\x62\x61tching\x18\x04 \x01(\x0b\x32\x19.headrace.v1.BatchingSpec\x12%\n\x05queue\x18\x05 \x01(\x0b\x32\x16.headrace.v1.QueueSpec\x12\'\n\x06warmup\x18\x06 \x01(\x0b\x32\x17.headrace.v1.WarmupSpec\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\r\n\x05\x65ntry\x18\x08 \x01(\t\x12:\n\nparameters\x18\t \x03(\x0b\x32&.headrace.v1.ModelSpec.ParametersEntry\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12#\n\x04text\x18\x0b \x01(\x0b\x32\x15.headrace.v1.TextSpec\x12-\n\tembedding\x18\x0c \x01(\x0b\x32\x1a.headrace.v1.EmbeddingSpec\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"j\n\rEmbeddingSpec\x12\x0f\n\x07pooling\x18\x01 \x01(\t\x12\x11\n\tnormalize\x18\x02 \x01(\x08\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\"\xad\x02\n\x08TextSpec\x12\x15\n\rmax_model_len\x18\x01 \x01(\r\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x0c\n\x04\x63hat\x18\x03 \x01(\x08\x12\x14\n\x0cmax_num_seqs\x18\x04 \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x05 \x01(\r\x12\x16\n\x0ekv_cache_bytes\x18\x06 \x01(\x04\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x1b\n\x0eprefix_caching\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x1c\n\x14tensor_parallel_size\x18\n \x01(\r\x12)\n\x06remote\x18\x0b \x01(\x0b\x32\x19.headrace.v1.RemoteServerB\x11\n\x0f_prefix_caching\"D\n\x0cRemoteServer\x12\x10\n\x08\x62\x61se_url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x61pi_key_env\x18\x03 \x01(\t\"7\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"\x93\x01\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.headrace.v1.ModelSpec\x12%\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x16.headrace.v1.ModelFile\x12\x17\n\x0f\x63reated_unix_ms\x18\x05 \x01(\x03\"\xdd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.headrace.v1.ModelVersion\x12\x30\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1f.headrace.v1.Model.AliasesEntry\x12%\n\x07rollout\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Rollout\x12\x10\n\x08unloaded\x18\x05 \x01(\x08\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\x1a\x19headrace/v1/rollout.proto\"M\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\"j\n\x0c\x42\x61tchingSpec\x12\x16\n\x0emax_batch_size\x18\x01 \x01(\r\x12\x1a\n\x12max_queue_delay_us\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x08\x12\x15\n\rpadding_value\x18\x04 \x01(\x01\"\x7f\n\tQueueSpec\x12\x14\n\x0cmax_requests\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x66\x61ult_timeout_ms\x18\x02 \x01(\x04\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x1b\n\x13requests_per_second\x18\x04 \x01(\x01\x12\r\n\x05\x62urst\x18\x05 \x01(\r\"\xab\x01\n\nWarmupSpec\x12\x13\n\x0b\x62\x61tch_sizes\x18\x01 \x03(\r\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\x12\x33\n\x06shapes\x18\x03 \x03(\x0b\x32#.headrace.v1.WarmupSpec.ShapesEntry\x1a\x41\n\x0bShapesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Shape:\x02\x38\x01\"\x15\n\x05Shape\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\"\xc5\x04\n\tModelSpec\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12+\n\x08\x62\x61tching\x18\x04 \x01(\x0b\x32\x19.headrace.v1.BatchingSpec\x12%\n\x05queue\x18\x05 \x01(\x0b\x32\x16.headrace.v1.QueueSpec\x12\'\n\x06warmup\x18\x06 \x01(\x0b\x32\x17.headrace.v1.WarmupSpec\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\r\n\x05\x65ntry\x18\x08 \x01(\t\x12:\n\nparameters\x18\t \x03(\x0b\x32&.headrace.v1.ModelSpec.ParametersEntry\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12#\n\x04text\x18\x0b \x01(\x0b\x32\x15.headrace.v1.TextSpec\x12-\n\tembedding\x18\x0c \x01(\x0b\x32\x1a.headrace.v1.EmbeddingSpec\x12+\n\x08\x65nsemble\x18\r \x01(\x0b\x32\x19.headrace.v1.EnsembleSpec\x12-\n\ttokenizer\x18\x0e \x01(\x0b\x32\x1a.headrace.v1.TokenizerSpec\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x0c\x45nsembleSpec\x12(\n\x05steps\x18\x01 \x03(\x0b\x32\x19.headrace.v1.EnsembleStep\"\x8b\x02\n\x0c\x45nsembleStep\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12:\n\tinput_map\x18\x03 \x03(\x0b\x32\'.headrace.v1.EnsembleStep.InputMapEntry\x12<\n\noutput_map\x18\x04 \x03(\x0b\x32(.headrace.v1.EnsembleStep.OutputMapEntry\x1a/\n\rInputMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eOutputMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\rTokenizerSpec\x12\x12\n\nmax_length\x18\x01 \x01(\r\x12\x12\n\ntruncation\x18\x02 \x01(\x08\x12\x16\n\x0etoken_type_ids\x18\x03 \x01(\x08\"j\n\rEmbeddingSpec\x12\x0f\n\x07pooling\x18\x01 \x01(\t\x12\x11\n\tnormalize\x18\x02 \x01(\x08\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\"\xad\x02\n\x08TextSpec\x12\x15\n\rmax_model_len\x18\x01 \x01(\r\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x0c\n\x04\x63hat\x18\x03 \x01(\x08\x12\x14\n\x0cmax_num_seqs\x18\x04 \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x05 \x01(\r\x12\x16\n\x0ekv_cache_bytes\x18\x06 \x01(\x04\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x1b\n\x0eprefix_caching\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x1c\n\x14tensor_parallel_size\x18\n \x01(\r\x12)\n\x06remote\x18\x0b \x01(\x0b\x32\x19.headrace.v1.RemoteServerB\x11\n\x0f_prefix_caching\"D\n\x0cRemoteServer\x12\x10\n\x08\x62\x61se_url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x61pi_key_env\x18\x03 \x01(\t\"7\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"\x93\x01\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.headrace.v1.ModelSpec\x12%\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x16.headrace.v1.ModelFile\x12\x17\n\x0f\x63reated_unix_ms\x18\x05 \x01(\x03\"\xdd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.headrace.v1.ModelVersion\x12\x30\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1f.headrace.v1.Model.AliasesEntry\x12%\n\x07rollout\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Rollout\x12\x10\n\x08unloaded\x18\x05 \x01(\x08\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,6 +36,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WARMUPSPEC_SHAPESENTRY']._serialized_options = b'8\001'
   _globals['_MODELSPEC_PARAMETERSENTRY']._loaded_options = None
   _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._loaded_options = None
+  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._serialized_options = b'8\001'
+  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._loaded_options = None
+  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._serialized_options = b'8\001'
   _globals['_MODEL_ALIASESENTRY']._loaded_options = None
   _globals['_MODEL_ALIASESENTRY']._serialized_options = b'8\001'
   _globals['_TENSORSPEC']._serialized_start=67
@@ -51,21 +55,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHAPE']._serialized_start=557
   _globals['_SHAPE']._serialized_end=578
   _globals['_MODELSPEC']._serialized_start=581
-  _globals['_MODELSPEC']._serialized_end=1070
-  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_start=1021
-  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_end=1070
-  _globals['_EMBEDDINGSPEC']._serialized_start=1072
-  _globals['_EMBEDDINGSPEC']._serialized_end=1178
-  _globals['_TEXTSPEC']._serialized_start=1181
-  _globals['_TEXTSPEC']._serialized_end=1482
-  _globals['_REMOTESERVER']._serialized_start=1484
-  _globals['_REMOTESERVER']._serialized_end=1552
-  _globals['_MODELFILE']._serialized_start=1554
-  _globals['_MODELFILE']._serialized_end=1609
-  _globals['_MODELVERSION']._serialized_start=1612
-  _globals['_MODELVERSION']._serialized_end=1759
-  _globals['_MODEL']._serialized_start=1762
-  _globals['_MODEL']._serialized_end=1983
-  _globals['_MODEL_ALIASESENTRY']._serialized_start=1937
-  _globals['_MODEL_ALIASESENTRY']._serialized_end=1983
+  _globals['_MODELSPEC']._serialized_end=1162
+  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_start=1113
+  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_end=1162
+  _globals['_ENSEMBLESPEC']._serialized_start=1164
+  _globals['_ENSEMBLESPEC']._serialized_end=1220
+  _globals['_ENSEMBLESTEP']._serialized_start=1223
+  _globals['_ENSEMBLESTEP']._serialized_end=1490
+  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._serialized_start=1393
+  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._serialized_end=1440
+  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._serialized_start=1442
+  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._serialized_end=1490
+  _globals['_TOKENIZERSPEC']._serialized_start=1492
+  _globals['_TOKENIZERSPEC']._serialized_end=1571
+  _globals['_EMBEDDINGSPEC']._serialized_start=1573
+  _globals['_EMBEDDINGSPEC']._serialized_end=1679
+  _globals['_TEXTSPEC']._serialized_start=1682
+  _globals['_TEXTSPEC']._serialized_end=1983
+  _globals['_REMOTESERVER']._serialized_start=1985
+  _globals['_REMOTESERVER']._serialized_end=2053
+  _globals['_MODELFILE']._serialized_start=2055
+  _globals['_MODELFILE']._serialized_end=2110
+  _globals['_MODELVERSION']._serialized_start=2113
+  _globals['_MODELVERSION']._serialized_end=2260
+  _globals['_MODEL']._serialized_start=2263
+  _globals['_MODEL']._serialized_end=2484
+  _globals['_MODEL_ALIASESENTRY']._serialized_start=2438
+  _globals['_MODEL_ALIASESENTRY']._serialized_end=2484
 # @@protoc_insertion_point(module_scope)

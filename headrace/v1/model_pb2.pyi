@@ -235,8 +235,10 @@ class ModelSpec(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    ENSEMBLE_FIELD_NUMBER: _builtins.int
+    TOKENIZER_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
-    """"onnx" or "torch"; "llm", "vllm" or "openai" for language models; "embedding"."""
+    """"onnx" or "torch"; "llm", "vllm" or "openai" for language models; "embedding"; "tokenizer"; "ensemble"."""
     memory_bytes: _builtins.int
     """What the loaded model is declared to need; 0: estimated from its files."""
     entry: _builtins.str
@@ -264,6 +266,14 @@ class ModelSpec(_message.Message):
     def embedding(self) -> Global___EmbeddingSpec:
         """Set for models that make vectors of texts; they are served as batches of tensors."""
 
+    @_builtins.property
+    def ensemble(self) -> Global___EnsembleSpec:
+        """Set for pipelines of other models."""
+
+    @_builtins.property
+    def tokenizer(self) -> Global___TokenizerSpec:
+        """Set for models that make token ids of texts."""
+
     def __init__(
         self,
         *,
@@ -279,14 +289,149 @@ class ModelSpec(_message.Message):
         description: _builtins.str = ...,
         text: Global___TextSpec | None = ...,
         embedding: Global___EmbeddingSpec | None = ...,
+        ensemble: Global___EnsembleSpec | None = ...,
+        tokenizer: Global___TokenizerSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "embedding", b"embedding", "queue", b"queue", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "embedding", b"embedding", "ensemble", b"ensemble", "queue", b"queue", "text", b"text", "tokenizer", b"tokenizer", "warmup", b"warmup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "embedding", b"embedding", "entry", b"entry", "inputs", b"inputs", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "text", b"text", "warmup", b"warmup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "embedding", b"embedding", "ensemble", b"ensemble", "entry", b"entry", "inputs", b"inputs", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "text", b"text", "tokenizer", b"tokenizer", "warmup", b"warmup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelSpec: _TypeAlias = ModelSpec  # noqa: Y015
+
+@_typing.final
+class EnsembleSpec(_message.Message):
+    """A pipeline: steps that hand tensors on by name. A step runs once all that it takes is there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnsembleStep]:
+        """From the registry in an order in which they can run."""
+
+    def __init__(
+        self,
+        *,
+        steps: _abc.Iterable[Global___EnsembleStep] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["steps", b"steps"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnsembleSpec: _TypeAlias = EnsembleSpec  # noqa: Y015
+
+@_typing.final
+class EnsembleStep(_message.Message):
+    """One model of a pipeline; names are those of Triton's ensemble_scheduling."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputMapEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class OutputMapEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    INPUT_MAP_FIELD_NUMBER: _builtins.int
+    OUTPUT_MAP_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.str
+    """A number; or an alias or "latest", which are followed as they move. A push may leave it out: the registry puts the
+    number that callers get who name none.
+    """
+    @_builtins.property
+    def input_map(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Input of the model → tensor of the pipeline. A push may leave it out where they have the same names."""
+
+    @_builtins.property
+    def output_map(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Output of the model → tensor of the pipeline; likewise. Outputs that it leaves out are dropped."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.str = ...,
+        input_map: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        output_map: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input_map", b"input_map", "model", b"model", "output_map", b"output_map", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnsembleStep: _TypeAlias = EnsembleStep  # noqa: Y015
+
+@_typing.final
+class TokenizerSpec(_message.Message):
+    """How texts become tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
+    TOKEN_TYPE_IDS_FIELD_NUMBER: _builtins.int
+    max_length: _builtins.int
+    """Longest text in tokens, special ones included; 0: any length."""
+    truncation: _builtins.bool
+    """Longer texts are cut; otherwise they are refused."""
+    token_type_ids: _builtins.bool
+    """Outputs token_type_ids, too."""
+    def __init__(
+        self,
+        *,
+        max_length: _builtins.int = ...,
+        truncation: _builtins.bool = ...,
+        token_type_ids: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_length", b"max_length", "token_type_ids", b"token_type_ids", "truncation", b"truncation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenizerSpec: _TypeAlias = TokenizerSpec  # noqa: Y015
 
 @_typing.final
 class EmbeddingSpec(_message.Message):

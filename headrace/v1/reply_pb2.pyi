@@ -177,6 +177,7 @@ class Receipt(_message.Message):
     BATCH_ROWS_FIELD_NUMBER: _builtins.int
     BATCH_REQUESTS_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
     queue_us: _builtins.int
     """From acceptance at the gateway to the worker's hands."""
     batch_us: _builtins.int
@@ -187,6 +188,10 @@ class Receipt(_message.Message):
     """Rows and requests in the batch that this request ran in."""
     batch_requests: _builtins.int
     model_version: _builtins.int
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[Global___StageReceipt]:
+        """Of an ensemble: its steps, in the order in which they ran."""
+
     def __init__(
         self,
         *,
@@ -196,14 +201,42 @@ class Receipt(_message.Message):
         batch_rows: _builtins.int = ...,
         batch_requests: _builtins.int = ...,
         model_version: _builtins.int = ...,
+        stages: _abc.Iterable[Global___StageReceipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_requests", b"batch_requests", "batch_rows", b"batch_rows", "batch_us", b"batch_us", "compute_us", b"compute_us", "model_version", b"model_version", "queue_us", b"queue_us"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_requests", b"batch_requests", "batch_rows", b"batch_rows", "batch_us", b"batch_us", "compute_us", b"compute_us", "model_version", b"model_version", "queue_us", b"queue_us", "stages", b"stages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class StageReceipt(_message.Message):
+    """One step of an ensemble's run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    version: _builtins.int
+    compute_us: _builtins.int
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        compute_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageReceipt: _TypeAlias = StageReceipt  # noqa: Y015
 
 @_typing.final
 class Claim(_message.Message):

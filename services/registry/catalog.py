@@ -10,7 +10,6 @@ models/<name>/unloaded              there while nobody is to serve the model
 """
 
 import asyncio
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -22,6 +21,7 @@ from headrace.v1.rollout_pb2 import Rollout
 from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
 from services.common.objects.connect import one, whole
 from services.common.objects.port import ObjectInfo, ObjectStore
+from services.registry import ensembles
 from services.registry.rules import (
     check_alias,
     check_files,
@@ -31,6 +31,7 @@ from services.registry.rules import (
     next_version,
     parse_key,
 )
+from services.registry.uploads import verified
 
 log = logging.getLogger(__name__)
 
@@ -68,18 +69,21 @@ class Catalog:
         """
         if await self._blob(digest) is not None:
             return
-        await self._store.put(f"blobs/sha256/{digest}", _verified(chunks, digest, size))
+        await self._store.put(f"blobs/sha256/{digest}", verified(chunks, digest, size))
 
     async def publish(self, name: str, spec: ModelSpec, files: list[ModelFile], asked: int) -> ModelVersion:
         """Makes a version visible.
 
         Raises:
             InvalidArgument: name, spec, files or number are malformed, or a blob has another size.
-            FailedPrecondition: a blob is missing.
+            NotFound: a step of an ensemble is not there.
+            FailedPrecondition: a blob is missing, or a step of an ensemble is unloaded.
             AlreadyExists: the number that was asked for is taken.
             Conflict: other publishers were faster all the time.
         """
         check_name(name)
+        if spec.HasField("ensemble"):
+            spec = ensembles.completed(name, spec, await self.models())
         check_spec(spec)
         check_files(files, spec.entry)
         if asked:
@@ -119,7 +123,12 @@ class Catalog:
         return model
 
     async def set_alias(self, name: str, alias: str, number: int) -> None:
-        """Points an alias at an existing version. Raises NotFound, FailedPrecondition where a rollout moves it."""
+        """Points an alias at an existing version.
+
+        Raises:
+            NotFound: no such model or version.
+            FailedPrecondition: a rollout moves the alias, or an ensemble follows it that the version does not fit.
+        """
         check_alias(alias)
         async with self._writing:
             model = await self.model(name)
@@ -128,21 +137,24 @@ class Catalog:
                 raise FailedPrecondition(
                     f"'{alias}' of '{name}' is moved by its rollout; use headrace promote or headrace rollback"
                 )
+            ensembles.check_move(await self.models(), name, alias, number)
             await self._store.put(f"models/{name}/aliases/{alias}", one(str(number).encode()))
 
     async def delete_alias(self, name: str, alias: str) -> None:
-        """Raises NotFound."""
+        """Raises NotFound, FailedPrecondition where an ensemble follows it."""
         async with self._writing:
             aliases = (await self.model(name)).aliases
             if alias not in aliases:
                 known = ", ".join(sorted(aliases)) or "none"
                 raise NotFound(f"model '{name}' has no alias '{alias}'; there are: {known}")
+            ensembles.check_unused(await self.models(), name, alias=alias)
             await self._store.delete(f"models/{name}/aliases/{alias}")
 
     async def set_unloaded(self, name: str, unloaded: bool) -> None:
-        """Whether anybody serves the model. Raises NotFound."""
+        """Whether anybody serves the model. Raises NotFound, FailedPrecondition where ensembles need it otherwise."""
         async with self._writing:
             model = await self.model(name)
+            (ensembles.check_idle if unloaded else ensembles.check_members_loaded)(await self.models(), name)
             key = f"models/{name}/unloaded"
             if unloaded:
                 await self._store.put(key, one(MARK))
@@ -150,7 +162,7 @@ class Catalog:
                 await self._store.delete(key)
 
     async def delete_version(self, name: str, number: int) -> None:
-        """Empties the manifest. Raises NotFound, FailedPrecondition where an alias points there."""
+        """Empties the manifest. Raises NotFound, FailedPrecondition where an alias or an ensemble needs it."""
         async with self._writing:
             model = await self.model(name)
             version_of(model, number)
@@ -158,12 +170,14 @@ class Catalog:
                 raise FailedPrecondition(
                     f"version {number} of '{name}' is aliased by {', '.join(aliases)}; move the alias first"
                 )
+            ensembles.check_unused(await self.models(), name, number)
             await self._store.put(_manifest_key(name, number), one(b""))
 
     async def delete_model(self, name: str) -> None:
-        """All aliases and versions. Raises NotFound."""
+        """All aliases and versions. Raises NotFound, FailedPrecondition where an ensemble needs one."""
         async with self._writing:
             model = await self.model(name)
+            ensembles.check_unused(await self.models(), name)
             for alias in model.aliases:
                 await self._store.delete(f"models/{name}/aliases/{alias}")
             if model.unloaded:
@@ -275,18 +289,3 @@ def _consistent(model: Model) -> Model:
 
 def _manifest_key(name: str, number: int) -> str:
     return f"models/{name}/versions/{number:08d}"
-
-
-async def _verified(chunks: AsyncIterator[bytes], digest: str, size: int) -> AsyncIterator[bytes]:
-    """Passes chunks on and raises at the end, before the object appears, if they are not what was announced."""
-    hasher, seen = hashlib.sha256(), 0
-    async for chunk in chunks:
-        hasher.update(chunk)
-        seen += len(chunk)
-        if seen > size:
-            break
-        yield chunk
-    if seen != size:
-        raise InvalidArgument(f"blob {digest}: {size} bytes were announced, {seen} came; send it again")
-    if hasher.hexdigest() != digest:
-        raise InvalidArgument(f"blob {digest}: what came hashes to {hasher.hexdigest()}; send it again")

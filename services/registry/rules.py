@@ -15,7 +15,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION_KEY = re.compile(r"[0-9]{8}")
 MAX_VERSION = 99_999_999
 MAX_BATCH_SIZE = 65_536
-RUNTIMES = ("onnx", "torch", "llm", "vllm", "openai", "embedding", "identity")
+RUNTIMES = ("onnx", "torch", "llm", "vllm", "openai", "embedding", "tokenizer", "identity", "ensemble")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,8 @@ def check_spec(spec: ModelSpec) -> None:
     """Raises InvalidArgument unless runtime, tensors and batching make sense together."""
     if spec.runtime not in RUNTIMES:
         raise InvalidArgument(f"spec.runtime is {spec.runtime[:80]!r}; expected one of {', '.join(RUNTIMES)}")
+    if (spec.runtime == "ensemble") != spec.HasField("ensemble"):
+        raise InvalidArgument("spec.ensemble and the runtime 'ensemble' go together; set both or none")
     if not spec.outputs:
         raise InvalidArgument("spec.outputs is empty; a model gives at least one output")
     if spec.batching.max_batch_size > MAX_BATCH_SIZE:

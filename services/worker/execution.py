@@ -2,15 +2,18 @@
 at fault stands alone."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from headrace.inference.grpc_service_pb2 import ModelInferRequest
 from headrace.v1.model_pb2 import ModelVersion
-from headrace.v1.reply_pb2 import Receipt, Reply, ReplyError
+from headrace.v1.reply_pb2 import Receipt, Reply, ReplyError, StageReceipt
 from services.common.errors import HeadraceError, InvalidArgument, ModelFailed, status_of
+from services.common.telemetry.batches import StageRun
 from services.common.tensors import Array, OutputEncoder, decode_inputs
+from services.worker.runtime.ensemble import EnsembleModel
 from services.worker.runtime.port import LoadedModel
 
 
@@ -39,6 +42,7 @@ class Run:
         start_ns, end_ns: from decoding to the last encoding.
         compute_start_ns, compute_ns: the model's own run.
         error: why its only request failed; empty: all were answered.
+        stages: an ensemble's steps.
     """
 
     jobs: list[Job]
@@ -48,6 +52,7 @@ class Run:
     compute_start_ns: int
     compute_ns: int
     error: str = ""
+    stages: Sequence[StageRun] = ()
 
 
 # Place in the batch, the job, its inputs.
@@ -99,8 +104,13 @@ class _Halving:
     def run(self, jobs: list[Decoded], start_ns: int) -> None:
         compute_start_ns, began = time.time_ns(), time.perf_counter_ns()
         compute_ns, error = 0, ""
+        stages: Sequence[StageRun] = ()
         try:
-            outputs = self.model.run(_join([inputs for _, _, inputs in jobs], self.version))
+            inputs = _join([inputs for _, _, inputs in jobs], self.version)
+            if isinstance(self.model, EnsembleModel):
+                outputs, stages = self.model.run_staged(inputs)
+            else:
+                outputs = self.model.run(inputs)
             compute_ns = time.perf_counter_ns() - began
             parts = _split(outputs, [job.rows for _, job, _ in jobs])
             encode = OutputEncoder(self.version).encode
@@ -115,11 +125,16 @@ class _Halving:
             self.replies[place] = failure(job.id, _fault(failed, self.version))
             error = self.replies[place].error.message
         else:
-            self._answer(jobs, bodies, compute_start_ns // 1000, compute_ns // 1000)
+            self._answer(jobs, bodies, compute_start_ns // 1000, compute_ns // 1000, stages)
         rows, alone = sum(job.rows for _, job, _ in jobs), [job for _, job, _ in jobs]
-        self.runs.append(Run(alone, rows, start_ns, time.time_ns(), compute_start_ns, compute_ns, error))
+        self.runs.append(Run(alone, rows, start_ns, time.time_ns(), compute_start_ns, compute_ns, error, stages))
 
-    def _answer(self, jobs: list[Decoded], bodies: list[bytes], start_unix_us: int, compute_us: int) -> None:
+    def _answer(
+        self, jobs: list[Decoded], bodies: list[bytes], start_unix_us: int, compute_us: int, stages: Sequence[StageRun]
+    ) -> None:
+        ran = [
+            StageReceipt(model=each.model, version=each.version, compute_us=each.compute_ns // 1000) for each in stages
+        ]
         rows = sum(job.rows for _, job, _ in jobs)
         for (place, job, _), body in zip(jobs, bodies, strict=True):
             receipt = Receipt(
@@ -129,6 +144,7 @@ class _Halving:
                 batch_rows=rows,
                 batch_requests=len(jobs),
                 model_version=self.version.version,
+                stages=ran,
             )
             self.replies[place] = Reply(id=job.id, body=body, receipt=receipt)
 

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Callable
 
 from headrace.v1.fleet_pb2 import LOAD_STATE_DRAINING, LOAD_STATE_READY, HeldModel
-from headrace.v1.model_pb2 import Model, ModelVersion
+from headrace.v1.model_pb2 import EnsembleStep, Model, ModelVersion
+from services.common.ensembles import found_in
+from services.common.errors import FailedPrecondition
+from services.worker.assembly import Lookup, Member
 from services.worker.lane import Lane
 from services.worker.replies.link import Link
 from services.worker.text.lane import TextLane
@@ -23,31 +26,54 @@ class Holdings:
     others when the first request comes. A version on trial is loaded even if others must leave for it: a rollout waits.
 
     Args:
-        only: model names to serve; empty: all.
+        only: model names to serve; empty: all. What their ensembles run besides is held, but not served.
         make_lane: builds a lane for a version.
     """
 
     def __init__(
-        self, only: set[str], make_lane: Callable[[ModelVersion, bool], AnyLane], group: asyncio.TaskGroup
+        self, only: set[str], make_lane: Callable[[ModelVersion, bool, Lookup], AnyLane], group: asyncio.TaskGroup
     ) -> None:
         self._only = only
         self._make_lane = make_lane
         self._group = group
         self._lanes: dict[Key, AnyLane] = {}
+        self._silent: dict[Key, AnyLane] = {}  # never run: they consume nothing
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._ends: dict[Key, asyncio.Task[None]] = {}
+        self._following: set[asyncio.Task[None]] = set()
         self._models: dict[str, Model] = {}
         self._draining = False
 
     def names(self) -> list[str]:
-        """Models with lanes."""
-        return sorted({name for name, _ in self._lanes})
+        """All models that the registry names."""
+        return sorted(self._models)
 
     def update(self, model: Model) -> None:
         """Begins and ends lanes until they match the model; one that is unloaded has none."""
-        if self._only and model.name not in self._only:
-            return
         self._models[model.name] = model
+        if not self._only or model.name in self._only:
+            self._match(model)
+        numbers = {version.version for version in model.versions}
+        for key in [key for key in self._silent if key[0] == model.name and key[1] not in numbers]:
+            self._silent.pop(key).gone()
+        for lane in self._lanes.values():
+            if isinstance(lane, Lane) and any(step.model == model.name for step in lane.version.spec.ensemble.steps):
+                following = self._group.create_task(lane.follow(), name=f"ensemble {lane.version.name} follows")
+                self._following.add(following)
+                following.add_done_callback(self._following.discard)
+
+    def member(self, step: EnsembleStep) -> Member:
+        """The lane of the model that an ensemble's step names. Raises NotFound, FailedPrecondition."""
+        version = found_in(self._models, step)
+        key = (version.name, version.version)
+        lane = self._lanes.get(key) or self._silent.get(key)
+        if lane is None:
+            lane = self._silent[key] = self._make_lane(version, False, self.member)
+        if isinstance(lane, TextLane):
+            raise FailedPrecondition(f"'{version.name}' version {version.version} is a language model, which streams")
+        return lane
+
+    def _match(self, model: Model) -> None:
         latest = max((version.version for version in model.versions), default=0)
         current = set(model.aliases.values()) | {latest}
         versions = [] if model.unloaded else model.versions
@@ -59,7 +85,8 @@ class Holdings:
             if key in self._lanes:
                 self._lanes[key].want(version.version in current, now=version.version == trial)
             elif key not in self._ends:  # else once that lane has ended
-                lane = self._lanes[key] = self._make_lane(version, version.version in current)
+                lane = self._silent.pop(key, None) or self._make_lane(version, version.version in current, self.member)
+                self._lanes[key] = lane
                 lane.want(version.version in current, now=version.version == trial)
                 self._tasks[key] = self._group.create_task(lane.run(), name=f"lane {version.name} {version.version}")
 
@@ -68,6 +95,8 @@ class Holdings:
         self._models.pop(name, None)
         for key in [key for key in self._lanes if key[0] == name]:
             self._end(key)
+        for key in [key for key in self._silent if key[0] == name]:
+            self._silent.pop(key).gone()
 
     def link_changed(self, link: Link) -> None:
         """A gateway came or went."""
@@ -89,16 +118,17 @@ class Holdings:
         for key in list(self._lanes):
             self._lanes.pop(key)
             self._tasks.pop(key).cancel()
-        for task in self._ends.values():
+        for task in [*self._ends.values(), *self._following]:
             task.cancel()
 
     def lanes(self) -> list[AnyLane]:
-        """All lanes."""
+        """All lanes that serve."""
         return list(self._lanes.values())
 
     def held(self) -> list[HeldModel]:
         """What the fleet is told."""
-        held = [status for lane in self._lanes.values() if (status := lane.held()) is not None]
+        lanes = [*self._lanes.values(), *self._silent.values()]
+        held = [status for lane in lanes if (status := lane.held()) is not None]
         for status in held:
             if self._draining and status.state == LOAD_STATE_READY:
                 status.state = LOAD_STATE_DRAINING

@@ -12,6 +12,7 @@ from headrace.v1.reply_pb2 import Reply, Verdict
 from headrace.v1.work_pb2 import WorkRequest
 from services.common.broker.port import Broker, Delivery
 from services.common.errors import FailedPrecondition, InvalidArgument
+from services.worker.assembly import Assembly
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
 from services.worker.execution import Job, failure, run_batch
@@ -37,6 +38,7 @@ class Lane:
 
     Args:
         eager: load and warm up before consuming, where there is room; otherwise the first request makes it load.
+        assembly: the models that it runs, where it is an ensemble.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Lane:
         residents: Residents,
         recorder: Recorder,
         worker_id: str,
+        assembly: Assembly | None = None,
     ) -> None:
         self.version = version
         self.loader = loader
@@ -69,7 +72,10 @@ class Lane:
         ahead = 2 * batching.max_batch_size
         self._subscription = Subscription(broker, version, self._on_delivery, ahead, behind=ahead, worker_id=worker_id)
         key = (version.name, version.version)
-        self.occupancy = Occupancy(key, loader, residents, self._subscription, busy=lambda: self.running > 0)
+        self.occupancy = Occupancy(
+            key, loader, residents, self._subscription, busy=lambda: self.running > 0, parts=assembly
+        )
+        self._assembly = assembly
         self.occupancy.want(eager)
         self._eager, self._urgent = eager, False
         delay = batching.max_queue_delay_us / 1e6
@@ -129,6 +135,14 @@ class Lane:
             self._urgent = now
             self._work.set()
         self.occupancy.want(wanted)
+
+    async def follow(self) -> None:
+        """The models that an ensemble's steps name may be others now."""
+        if self._assembly is not None:
+            await self._assembly.follow(self.occupancy, self.loader)
+            if self.occupancy.wanted and not self.loader.loaded:
+                self._eager = True
+                self._work.set()
 
     def gone(self) -> None:
         """The version was deleted and the lane has drained: nothing of it is kept or exported."""

@@ -11,6 +11,7 @@ from services.common.broker.port import Broker
 from services.common.queues import queue_name
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry
+from services.worker.assembly import Assembly, Lookup
 from services.worker.cache import ArtifactCache
 from services.worker.device import Device
 from services.worker.holdings import AnyLane
@@ -21,6 +22,7 @@ from services.worker.observation import BatchObserver
 from services.worker.recorder import Recorder
 from services.worker.replies.links import Links
 from services.worker.residents import Residents
+from services.worker.runtime.port import LoadedModel
 from services.worker.settings import WorkerSettings
 from services.worker.text.lane import TextLane
 from services.worker.text.loading import text_opener
@@ -29,7 +31,8 @@ from services.worker.text.observation import TextObserver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneMaker:
-    """What all lanes of a worker share; called with a version, and whether something names it.
+    """What all lanes of a worker share; called with a version, whether something names it, and how an ensemble finds
+    the lanes of its models.
 
     Attributes:
         changed: set when a model's state changes.
@@ -47,15 +50,24 @@ class LaneMaker:
     instruments: WorkerInstruments
     changed: asyncio.Event
 
-    def __call__(self, version: ModelVersion, eager: bool) -> AnyLane:
+    def __call__(self, version: ModelVersion, eager: bool, lookup: Lookup) -> AnyLane:
         """A lane that has yet to run."""
         if version.spec.HasField("text"):
             return self._text(version, eager)
-        return self._tensors(version, eager)
+        if version.spec.HasField("ensemble"):
+            assembly = Assembly(version, lookup, self.residents)
+            return self._tensors(version, eager, assembly.open_model, assembly)
+        return self._tensors(version, eager, on_device(self.device, version.spec))
 
-    def _tensors(self, version: ModelVersion, eager: bool) -> Lane:
+    def _tensors(
+        self,
+        version: ModelVersion,
+        eager: bool,
+        opener: Callable[[Path], Awaitable[LoadedModel]],
+        assembly: Assembly | None = None,
+    ) -> Lane:
         observer = self._observer(version)
-        loader = self._loader(version, on_device(self.device, version.spec), observer)
+        loader = self._loader(version, opener, observer)
         return Lane(
             version,
             eager=eager,
@@ -67,6 +79,7 @@ class LaneMaker:
             residents=self.residents,
             recorder=self.recorder,
             worker_id=self.worker_id,
+            assembly=assembly,
         )
 
     def _text(self, version: ModelVersion, eager: bool) -> TextLane:

@@ -85,7 +85,10 @@ class Loader(Generic[M]):
         self._reason = ""
         self._retry_at = 0.0
         self._backoff = FIRST_BACKOFF_SECONDS
-        self.size = version.spec.memory_bytes or sum(file.size for file in version.files)
+        # An ensemble is nothing but its models, which are charged by themselves.
+        self._weightless = version.spec.HasField("ensemble")
+        files = 0 if self._weightless else sum(file.size for file in version.files)
+        self.size = version.spec.memory_bytes or files
         self.seconds = 0.0
         self._declared = self.size
         self._measured: int | None = None
@@ -162,6 +165,11 @@ class Loader(Generic[M]):
             log.info("loaded %s version %d on %s", self._version.name, self._version.version, model.device)
         return self.loaded
 
+    def replace(self, model: M) -> None:
+        """Another takes the place of the loaded model, between two batches."""
+        self.model = model
+        self._on_change(self.loaded)
+
     def unload(self) -> None:
         """Drops the model."""
         self.model = None
@@ -188,6 +196,8 @@ class Loader(Generic[M]):
 
     def _measure(self, grown: int) -> None:
         """What others allocate meanwhile only adds to it: the smallest of all loads is nearest to the truth."""
+        if self._weightless:
+            return
         self._measured = grown if self._measured is None else min(grown, self._measured)
         self.size = max(self._declared, self._measured)
 

@@ -70,5 +70,6 @@ class BatchObserver:
             compute_start_ns=run.compute_start_ns,
             compute_ns=run.compute_ns,
             system=self._system,
+            stages=run.stages,
         )
         self._telemetry.record_batch(requests, batch)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 from services.worker.loading import Loader
 from services.worker.placement import Key
@@ -25,16 +25,26 @@ class Entered(Enum):
     NO_ROOM = auto()  # for now: others have work, or came a moment ago
 
 
+class Parts(Protocol):
+    """Models that another one runs: they are in memory in their own right, and before it."""
+
+    async def enter(self, holder: "Occupancy", *, urgent: bool) -> tuple[Entered, str]:
+        """Brings all in and adds `holder` to each one's holders, or none; with the reason where that fails."""
+
+    def let_go(self, holder: "Occupancy") -> None:
+        """They may leave memory, as far as `holder` is concerned."""
+
+
 class Occupancy:
     """Implements Occupant.
 
     Args:
         busy: the lane has work in hand.
         close: what there is to do before the model is dropped.
+        parts: models that this one runs.
 
     Attributes:
-        used_at: when the last request came, on the event loop's clock.
-        wanted: something names this version: it is loaded before it is asked for, and kept, where there is room.
+        holders: models in memory, or on their way there, that run this one: ensembles. They leave before it does.
     """
 
     def __init__(
@@ -46,9 +56,13 @@ class Occupancy:
         *,
         busy: Callable[[], bool],
         close: Callable[[], Awaitable[None]] | None = None,
+        parts: Parts | None = None,
     ) -> None:
-        self.used_at = asyncio.get_running_loop().time()
-        self.wanted = False
+        self.holders: set[Occupancy] = set()
+        self._used_at = asyncio.get_running_loop().time()
+        self._wanted = False
+        self._parts = parts
+        self._entering = asyncio.Lock()
         self._key = key
         self._loader = loader
         self._residents = residents
@@ -59,13 +73,27 @@ class Occupancy:
 
     def want(self, wanted: bool) -> None:
         """Something names this version, or no longer does."""
-        self.wanted = wanted
+        self._wanted = wanted
         self._residents.expect(self._key, self._loader.size if wanted else 0)
 
     @property
+    def wanted(self) -> bool:
+        """Something names this version: it is loaded before it is asked for, and kept, where there is room."""
+        return self._wanted or any(holder.wanted for holder in self.holders)
+
+    @property
+    def used_at(self) -> float:
+        """When the last request came, on the event loop's clock."""
+        return max([self._used_at, *(holder.used_at for holder in self.holders)])
+
+    @used_at.setter
+    def used_at(self, at: float) -> None:
+        self._used_at = at
+
+    @property
     def busy(self) -> bool:
-        """The lane has work in hand."""
-        return self._busy()
+        """There is work in hand that needs the model."""
+        return self._entering.locked() or self._busy() or any(holder.busy for holder in self.holders)
 
     async def enter(self, *, urgent: bool) -> Entered:
         """Loads the model, if there is room.
@@ -77,40 +105,71 @@ class Occupancy:
             urgent: somebody waits for it: others may be evicted. Otherwise it comes in only if all that is wanted fits:
                 a choice among them is left to those who ask.
         """
+        async with self._entering:  # for itself, or for an ensemble
+            loader = self._loader
+            if loader.loaded:
+                return Entered.LOADED
+            if not loader.may_try():
+                return Entered.FAILED
+            if not urgent and await self._residents.crowded():
+                return Entered.NO_ROOM
+            if self._parts is None:
+                return await self._load(urgent=urgent)
+            return await self._enter_with(self._parts, urgent=urgent)
+
+    async def _enter_with(self, parts: Parts, *, urgent: bool) -> Entered:
+        """The models that it runs, then itself."""
+        await self._rank(loaded=True)
+        entered, reason = await parts.enter(self, urgent=urgent)
+        if entered is Entered.LOADED:
+            entered = await self._load(urgent=urgent)
+        elif entered is Entered.FAILED:
+            self._loader.refuse(reason)
+        if entered is not Entered.LOADED:
+            parts.let_go(self)
+            await self._rank(loaded=False)
+        return entered
+
+    async def _load(self, *, urgent: bool) -> Entered:
         loader = self._loader
-        if loader.loaded:
-            return Entered.LOADED
-        if not loader.may_try():
-            return Entered.FAILED
-        if not urgent and await self._residents.crowded():
-            return Entered.NO_ROOM
         try:
             await self._residents.admit(self._key, loader.size, self, urgent=urgent)
         except NoRoom as error:
             if error.never:
                 loader.refuse(str(error))
             return Entered.FAILED if error.never else Entered.NO_ROOM
-        if self._subscription.is_open:
-            await self._subscription.open(loaded=True)
+        await self._rank(loaded=True)
         if not await loader.load():
             self._residents.left(self._key)
-            if self._subscription.is_open:
-                await self._subscription.open(loaded=False)
+            await self._rank(loaded=False)
             return Entered.FAILED
         self._residents.settled(self._key, loader.size, loader.seconds)
-        await self._subscription.open(loaded=True)
+        if self._aside_until:
+            await self._subscription.open(loaded=True)
         return Entered.LOADED
 
+    async def _rank(self, *, loaded: bool) -> None:
+        """Consumes before those who would have to load the model, or behind those who have it; if it consumes at all:
+        a model that is only run by others does not."""
+        if self._subscription.is_open:
+            await self._subscription.open(loaded=loaded)
+
     async def leave(self) -> bool:
-        """Out of memory, unless work came: first it stops being served before others, then it goes."""
-        await self._subscription.open(loaded=False)
-        if self._busy() or not self._loader.loaded:
+        """Out of memory, unless work came: those that run it first, then its rank among consumers, then itself."""
+        for holder in list(self.holders):
+            if not await holder.leave():
+                return False
+        await self._rank(loaded=False)
+        if self.busy or not self._loader.loaded:
             if self._loader.loaded:
-                await self._subscription.open(loaded=True)
+                await self._rank(loaded=True)
             return False
         self._loader.unload()
         if self._close is not None:
             await self._close()
+        self._residents.left(self._key)
+        if self._parts is not None:
+            self._parts.let_go(self)
         log.info("evicted %s version %d", *self._key)
         return True
 
@@ -138,6 +197,8 @@ class Occupancy:
         if self._loader.loaded:
             self._loader.unload()
         self._residents.left(self._key)
+        if self._parts is not None:
+            self._parts.let_go(self)
 
     def gone(self) -> None:
         """The version was deleted and its lane has drained."""

@@ -62,7 +62,7 @@ def make_room(need: int, residents: Iterable[Resident], *, budget: int, now: flo
     """
     held = list(residents)
     missing = need + sum(resident.size for resident in held) - budget
-    if budget == 0 or missing <= 0:
+    if budget == 0 or missing <= 0 or need == 0:
         return Plan(fits=True)
     if need > budget:
         return Plan(fits=False, never=True)

@@ -30,7 +30,10 @@ class Occupant(Protocol):
     """What takes memory: a model version's lane."""
 
     used_at: float
-    wanted: bool
+
+    @property
+    def wanted(self) -> bool:
+        """Something names it."""
 
     @property
     def busy(self) -> bool:
@@ -60,6 +63,7 @@ class Residents:
 
     Attributes:
         loads, evictions: since the start.
+        assembling: held by who brings in several models that must be there together.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Residents:
         self.budget = budget
         self.loads = 0
         self.evictions = 0
+        self.assembling = asyncio.Lock()
         self._residency = residency
         self._idle = idle
         self._known = known
@@ -87,6 +92,10 @@ class Residents:
         self._expected[key] = size
         if not size:
             del self._expected[key]
+
+    async def known(self) -> None:
+        """Returns once the whole catalogue has been seen."""
+        await self._known.wait()
 
     async def crowded(self) -> bool:
         """What is wanted does not fit into memory together: nothing should come in before it is asked for.

@@ -58,7 +58,7 @@ async def test_an_exported_archive_batches_with_every_row_to_its_caller(batching
             result = await client.infer("exported", {"x": x, "y": y}, timeout=30)
             assert result.outputs["output0"].tolist() == (x + y).tolist()
             assert result.outputs["output1"].tolist() == [3.0 * number] * rows
-            return result.receipt["batch_requests"]
+            return int(result.receipt["batch_requests"])
 
         assert max(await asyncio.gather(*(one(number) for number in range(200)))) > 1
 

@@ -50,7 +50,7 @@ async def test_concurrent_callers_share_batches_and_each_gets_its_own_answer(sta
         async def one(number: int) -> int:
             result = await client.infer("add_one", rows(number), timeout=30)
             assert result.outputs["y"][0, 0] == number + 1
-            return result.receipt["batch_requests"]
+            return int(result.receipt["batch_requests"])
 
         batches = await asyncio.gather(*(one(number) for number in range(512)))
     assert max(batches) > 1

@@ -93,6 +93,8 @@ PURE: dict[str, set[str]] = {
     "services.common.telemetry.sampling": set(),
     "services.common.text_requests": {"services.common.sampling", "headrace.v1.text_generation_pb2"},
     "services.registry.rules": {"services.common.datatypes", "headrace.v1.model_pb2"},
+    "services.common.ensembles": {"headrace.v1.model_pb2"},
+    "services.registry.ensembles": {"services.common.ensembles", "headrace.v1.model_pb2"},
     "services.gateway.protocol.signature": {
         "services.common.datatypes",
         "headrace.v1.model_pb2",

@@ -26,6 +26,16 @@ class TracedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class StageRun:
+    """One step of an ensemble's run; times are nanoseconds, the start's since the Unix epoch."""
+
+    model: str
+    version: int
+    start_ns: int
+    compute_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One run of a model; times are Unix nanoseconds.
 
@@ -34,6 +44,7 @@ class Batch:
         start_ns, end_ns: from the first decoding to the last encoding.
         compute_start_ns, compute_ns: the model's own run; compute_ns 0: it never ran.
         system: "headrace" (embedded) or "rabbitmq"; empty: there was no queue.
+        stages: an ensemble's steps.
     """
 
     model: str
@@ -46,6 +57,7 @@ class Batch:
     compute_start_ns: int = 0
     compute_ns: int = 0
     system: str = "headrace"
+    stages: Sequence[StageRun] = ()
 
 
 def record_batch(writer: SpanWriter | None, requests: Sequence[TracedRequest], batch: Batch) -> None:
@@ -57,6 +69,7 @@ def record_batch(writer: SpanWriter | None, requests: Sequence[TracedRequest], b
         ├── wait                for the device, for company, for the model to load
         └── batch MODEL         one a batch, below its first sampled request, linked to all of them
             └── compute
+                └── stage MODEL    of an ensemble, one for each step
     """
     if writer is None or not requests:
         return
@@ -121,8 +134,20 @@ def _record_run(writer: SpanWriter, run: TraceParent, processes: list[TraceParen
         )
     )
     if batch.compute_ns:
-        end_ns = batch.compute_start_ns + batch.compute_ns
-        writer.write(SpanRecord("compute", SpanKind.INTERNAL, writer.child(run), run, batch.compute_start_ns, end_ns))
+        end_ns, compute = batch.compute_start_ns + batch.compute_ns, writer.child(run)
+        writer.write(SpanRecord("compute", SpanKind.INTERNAL, compute, run, batch.compute_start_ns, end_ns))
+        for stage in batch.stages:
+            _record_stage(writer, compute, stage)
+
+
+def _record_stage(writer: SpanWriter, compute: TraceParent, stage: StageRun) -> None:
+    attributes: dict[str, Value] = {
+        "headrace.model.name": stage.model,
+        "headrace.model.version": stage.version,
+    }
+    end_ns = stage.start_ns + stage.compute_ns
+    me = writer.child(compute)
+    writer.write(SpanRecord(f"stage {stage.model}", SpanKind.INTERNAL, me, compute, stage.start_ns, end_ns, attributes))
 
 
 def _model(batch: Batch) -> dict[str, Value]:

@@ -1,19 +1,23 @@
 """What a model is, in the protocol's words. Pure."""
 
+from collections.abc import Callable
+
 from headrace.inference.grpc_service_pb2 import ModelMetadataResponse
 from headrace.inference.model_config_pb2 import (
     DataType,
     ModelConfig,
     ModelDynamicBatching,
+    ModelEnsembling,
     ModelInput,
     ModelOutput,
     ModelQueuePolicy,
 )
-from headrace.v1.model_pb2 import TensorSpec
+from headrace.v1.model_pb2 import EnsembleStep, TensorSpec
+from services.common.errors import NotFound
 from services.gateway.routes import Route
 
 _PLATFORMS = {"onnx": "onnxruntime_onnx", "torch": "pytorch_libtorch"}
-_BACKENDS = {"onnx": "onnxruntime", "torch": "pytorch"}
+_BACKENDS = {"onnx": "onnxruntime", "torch": "pytorch", "ensemble": ""}
 _TYPES = {"BYTES": "STRING"}
 
 
@@ -29,8 +33,12 @@ def model_metadata(route: Route, versions: list[Route]) -> ModelMetadataResponse
     )
 
 
-def model_config(route: Route) -> ModelConfig:
-    """Triton's configuration message; dims leave the batch axis out."""
+def model_config(route: Route, resolve: Callable[[str, str], Route]) -> ModelConfig:
+    """Triton's configuration message; dims leave the batch axis out.
+
+    Args:
+        resolve: model and version → route; for the versions that an ensemble's steps name. May raise NotFound.
+    """
     spec = route.spec_version.spec
     batched = spec.batching.max_batch_size > 0
     config = ModelConfig(
@@ -58,7 +66,9 @@ def model_config(route: Route) -> ModelConfig:
     if route.text:
         # One request may have many responses.
         config.model_transaction_policy.decoupled = True
-    if batched:
+    if route.spec_version.spec.HasField("ensemble"):  # Triton's message has room for this or dynamic_batching
+        config.ensemble_scheduling.step.extend(_step(step, resolve) for step in spec.ensemble.steps)
+    elif batched:
         config.dynamic_batching.CopyFrom(
             ModelDynamicBatching(
                 max_queue_delay_microseconds=spec.batching.max_queue_delay_us,
@@ -72,6 +82,17 @@ def model_config(route: Route) -> ModelConfig:
     for key, value in spec.parameters.items():
         config.parameters[key].string_value = value
     return config
+
+
+def _step(step: EnsembleStep, resolve: Callable[[str, str], Route]) -> ModelEnsembling.Step:
+    """With the number that the step's version is now; -1, Triton's "latest", where it is none."""
+    try:
+        number = resolve(step.model, step.version).version
+    except NotFound:
+        number = -1
+    return ModelEnsembling.Step(
+        model_name=step.model, model_version=number, input_map=step.input_map, output_map=step.output_map
+    )
 
 
 def _tensor(tensor: TensorSpec) -> ModelMetadataResponse.TensorMetadata:

@@ -108,7 +108,8 @@ class ProtocolService:
 
     async def model_config(self, call: Call, request: pb.ModelConfigRequest) -> pb.ModelConfigResponse:
         """Triton's view of the configuration. Raises NotFound."""
-        return pb.ModelConfigResponse(config=model_config(self._resolve(call, request.name, request.version)))
+        route = self._resolve(call, request.name, request.version)
+        return pb.ModelConfigResponse(config=model_config(route, self._routes.resolve))
 
     async def model_statistics(self, call: Call, request: pb.ModelStatisticsRequest) -> pb.ModelStatisticsResponse:
         """Of one version, of all versions of one model, or of everything. Raises NotFound."""

@@ -59,7 +59,7 @@ class Signature:
             required=frozenset(tensor.name for tensor in spec.inputs if not tensor.optional),
             outputs=frozenset(tensor.name for tensor in spec.outputs),
             max_batch_size=spec.batching.max_batch_size,
-            text=spec.runtime in {"onnx", "embedding"},
+            text=spec.runtime in {"onnx", "embedding", "tokenizer", "ensemble"},
         )
 
     def check(self, request: ModelInferRequest) -> int:
