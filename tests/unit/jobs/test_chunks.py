@@ -49,7 +49,7 @@ def test_however_often_a_run_breaks_off_each_chunk_is_done_once(chunks: int, run
 
 
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\n\r\v\f\x1c\x1d\x1e\x85"), max_size=8)),
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\v\f\x1c\x1d\x1e\x85"), max_size=8)),
     st.lists(st.integers(1, 9)),
 )
 async def test_lines_are_the_same_however_the_stream_is_cut(lines: list[str], cuts: list[int]) -> None:
