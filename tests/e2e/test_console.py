@@ -185,9 +185,9 @@ def test_text_streams(page: Page) -> None:
     page.get_by_label("Ask").select_option("words")
     page.get_by_label("Prompt").fill("the mill")
     page.get_by_label("temperature").fill("0")
-    page.get_by_label("most tokens").fill("40")
+    page.get_by_label("most tokens").fill("100")
     page.get_by_role("button", name="Generate").click()
-    whole = text_of("the mill", length=40)
+    whole = text_of("the mill", length=100)
     text = page.locator("pre.text")
     page.wait_for_function(
         "whole => { const t = document.querySelector('pre.text')?.textContent ?? '';"
@@ -195,7 +195,7 @@ def test_text_streams(page: Page) -> None:
         arg=len(whole.strip()),
     )
     expect(text).to_have_text(whole.strip())
-    expect(page.locator(".answer")).to_contain_text(re.compile(r"tokens\s*40"))
+    expect(page.locator(".answer")).to_contain_text(re.compile(r"tokens\s*100"))
     expect(page.locator(".answer")).to_contain_text(re.compile(r"ended by\s*length"))
 
 
