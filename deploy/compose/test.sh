@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings each system up from nothing on a real Docker engine, uses it, breaks it, and takes it down again.
-#     deploy/compose/test.sh [SYSTEM …]       (cluster, autoscale, single; all if none is named)
+#     deploy/compose/test.sh [SYSTEM …]       (cluster, autoscale, multi-model, llm, single, observability; all if none is named)
 # Needs Docker with compose, and this checkout's .venv (`make test` or `make demo` makes it).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -12,9 +12,10 @@ address=127.0.0.1:$PORT registry=127.0.0.1:$REGISTRY_PORT
 docker info >/dev/null 2>&1 || { echo "no Docker engine answers; start one" >&2; exit 1; }
 
 say() { printf '\n== %s\n' "$*"; }
-check() { .venv/bin/python deploy/compose/check.py "$@" --address "$address" --registry "$registry"; }
+script=check.py # whose `push` and `load` a system is tried with
+check() { .venv/bin/python "deploy/compose/$script" "$@" --address "$address" --registry "$registry"; }
 down() { docker compose --profile '*' down --volumes --timeout 60 >/dev/null 2>&1; }
-up() { docker compose --profile "$1" up --detach --build --wait --wait-timeout 180 >/dev/null; }
+up() { docker compose --progress quiet --profile "$1" up --detach --build --wait --wait-timeout 180 >/dev/null; }
 # under_load SECONDS COMMAND…: runs the command in the middle of a steady load, none of which may fail.
 under_load() {
   local seconds=$1 log; shift
@@ -24,7 +25,7 @@ under_load() {
   sleep 2
   "$@" >/dev/null
   wait "$load" || { cat "$log"; return 1; }
-  tail -n 1 "$log"; rm "$log"
+  grep -v begins "$log"; rm "$log"
 }
 trap 'status=$?; [ "$status" = 0 ] || docker compose --profile "*" logs --tail 30; down; exit "$status"' EXIT
 
@@ -71,6 +72,55 @@ autoscale() {
   say "nobody calls: no workers"; until_workers 0
 }
 
+multi-model() {
+  export HEADRACE_MEMORY_BUDGET=400MiB
+  local script=check_many.py
+  say "multi-model: up from nothing"; up multi-model
+  say "twelve models of 100 MiB on two workers of 400 MiB"; check push; check load --seconds 10
+  say "kill -9 of a worker under load"; under_load 15 kill_and_restart worker-multi-model-1
+}
+
+llm() {
+  local script=check_text.py
+  say "llm: up from nothing"; up llm
+  say "streams of tokens through balancer, two gateways, RabbitMQ, two workers"; check push; check load --seconds 5
+  say "the attention kernel that the image was built with is the one that runs"
+  docker exec "$COMPOSE_PROJECT_NAME-worker-llm-1" python -c 'from services.worker.llm.attention.library import library; print(library()._name)'
+  say "kill -9 of a worker in the middle of its streams"; under_load 15 kill_and_restart worker-llm-1
+  say "an ordinary stop of a worker under load: it hands its streams over"
+  under_load 15 docker stop --time 40 "$COMPOSE_PROJECT_NAME-worker-llm-2"
+}
+
+prometheus_says() { curl --silent --fail --get "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/query" --data-urlencode "query=$1"; }
+until_says() { # QUERY TEXT: within a minute
+  for _ in $(seq 60); do [[ $(prometheus_says "$1") != *"$2"* ]] || return 0; sleep 1; done
+  echo "Prometheus says $(prometheus_says "$1") to $1; expected $2" >&2; return 1
+}
+
+observability() { # Prometheus only: Debian's, unless PROMETHEUS_IMAGE names another
+  export PROMETHEUS_PORT=${PROMETHEUS_PORT:-18091}
+  if [ -z "${PROMETHEUS_IMAGE:-}" ]; then
+    export PROMETHEUS_IMAGE=headrace-test-prometheus
+    docker build --quiet --tag "$PROMETHEUS_IMAGE" - >/dev/null <<'DOCKERFILE'
+FROM debian:bookworm-slim
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus >/dev/null && install -d -o nobody /prometheus
+USER nobody
+ENTRYPOINT ["prometheus"]
+DOCKERFILE
+  fi
+  say "observability: a cluster that Prometheus finds by its names"
+  up cluster
+  docker compose --progress quiet --profile cluster --profile observability up --detach --no-deps prometheus >/dev/null
+  check push; check load --seconds 5
+  until_says 'count by (job) (up{job=~"headrace-.+"} == 1)' headrace-worker
+  until_says 'count(up{job="headrace-gateway"} == 1)' '"2"'
+  until_says 'sum(headrace_batch_rows_count) > bool 0' '"1"'
+  say "a worker is gone: the alert waits for its two minutes"
+  docker pause "$COMPOSE_PROJECT_NAME-worker-1" >/dev/null
+  until_says 'ALERTS{alertname="HeadraceProcessDown"}' headrace-worker
+  docker unpause "$COMPOSE_PROJECT_NAME-worker-1" >/dev/null
+}
+
 single() {
   say "single: registry first, then the model, then the replica behind nginx"
   docker compose --profile single up --detach --build --wait registry >/dev/null
@@ -80,7 +130,7 @@ single() {
   docker compose logs --tail 3 single | grep 'outcome=ok'
 }
 
-[ $# -gt 0 ] || set -- cluster autoscale single
+[ $# -gt 0 ] || set -- cluster autoscale multi-model llm single observability
 for system in "$@"; do
   down
   "$system"
