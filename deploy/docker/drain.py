@@ -1,7 +1,7 @@
 #!/usr/local/bin/python
 """Before Envoy is ended: no new connections, those there are told to go (GOAWAY), what is under way may end.
 
-    drain.py SECONDS     # at most; then SIGTERM cuts the rest
+    drain.py SECONDS [http://HOST:PORT]     # of its admin interface; after SECONDS at most SIGTERM cuts the rest
 
 Envoy's admin interface at 127.0.0.1:9901 does it: https://www.envoyproxy.io/docs/envoy/latest/operations/admin
 """
@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 
-ADMIN = "http://127.0.0.1:9901"
+ADMIN = sys.argv[2] if len(sys.argv) > 2 else "http://127.0.0.1:9901"
 # Endpoints hear of the end first, or callers would come to a closed door.
 NEWS_SECONDS = 5.0
 
