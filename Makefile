@@ -75,7 +75,8 @@ bench: $(VENV)/.dev peers
 
 chaos: $(VENV)/.dev
 	sh tools/test_services.sh
-	$(BIN)/pytest tests/e2e/test_chaos.py -v
+	$(BIN)/pytest tests/e2e/test_chaos.py tests/e2e/test_jobs.py -v
+	$(BIN)/python -m benchmarks.jobs.kills
 
 # Each system in containers, on a real Docker engine.
 test-compose: install

@@ -125,14 +125,17 @@ class Observer:
 
     def forget(self, route: Route) -> None:
         """The version was deleted: nothing of it is exported any more."""
-        if route.behind is not None:
-            self._records.pop(route.behind.queue, None)
-        if self._records.pop(route.queue, None) is not None:
+        queues = {route.queue} | ({route.behind.queue} if route.behind is not None else set())
+        known = queues & self._records.keys()
+        for queue in known:
+            del self._records[queue]
+        if known:
             self._instruments.forget(route.name, route.version)
             self.generations.forget(route.name, route.version)
 
     def _record(self, route: Route) -> RouteRecord:
         record = self._records.get(route.queue)
         if record is None:
-            record = self._records[route.queue] = RouteRecord(self._instruments.of(route.name, route.version))
+            series = self._instruments.of(route.name, route.version, background=route.background)
+            record = self._records[route.queue] = RouteRecord(series)
         return record

@@ -21,6 +21,7 @@ from services.jobs.file_service import FileServer
 from services.jobs.files import FileStore
 from services.jobs.gateways import Gateways
 from services.jobs.job_service import JobServer
+from services.jobs.observation import JobObserver
 from services.jobs.runner import Runner
 from services.jobs.settings import JobsSettings
 from services.jobs.store import JobStore
@@ -33,15 +34,15 @@ SERVICES = ["headrace.v1.JobService", "headrace.v1.FileService"]
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop; what is under way is begun again by whoever comes next."""
     settings = JobsSettings()
-    with start("jobs", settings.listen, settings):
+    with start("jobs", settings.listen, settings) as telemetry:
         try:
             async with open_access(settings.tenants) as access:
-                await _serve(settings, access, stop)
+                await _serve(settings, JobObserver(telemetry.ledger), access, stop)
         except HeadraceError as error:
             sys.exit(f"jobs: {error}")
 
 
-async def _serve(settings: JobsSettings, access: Access | None, stop: asyncio.Event) -> None:
+async def _serve(settings: JobsSettings, observer: JobObserver, access: Access | None, stop: asyncio.Event) -> None:
     store = await open_store(settings.store)
     if not await honours_conditions(store):
         log.warning("the store ignores conditional writes: run only ONE job service on it, else requests are run twice")
@@ -53,7 +54,7 @@ async def _serve(settings: JobsSettings, access: Access | None, stop: asyncio.Ev
         parts.push_async_callback(gateways.close)
         # So many that all places are taken while the last requests of some chunks are still running.
         ahead = 1 + 2 * settings.jobs_in_flight // MOST_REQUESTS
-        runner = Runner(jobs, gateways.ask, active=lambda: lease.held, ahead=ahead)
+        runner = Runner(jobs, gateways.ask, observer, active=lambda: lease.held, ahead=ahead)
         lease = Lease(store, "jobs/lease/", "", runner.news.set)
 
         def register(server: aio.Server) -> None:

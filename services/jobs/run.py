@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from services.common.errors import Unavailable
-from services.jobs.chunks import pack, remaining
+from services.jobs.chunks import counts, pack, remaining
 from services.jobs.job import End, State, Why
 from services.jobs.lines import Request, Result
+from services.jobs.observation import JobObserver
 from services.jobs.store import JobStore
 
 log = logging.getLogger(__name__)
@@ -28,10 +29,11 @@ class JobRun:
         ahead: most chunks under way: the next one begins while the last requests of another are still running.
     """
 
-    def __init__(self, jobs: JobStore, job: str, ask: Ask, *, ahead: int) -> None:
+    def __init__(self, jobs: JobStore, job: str, ask: Ask, observer: JobObserver, *, ahead: int) -> None:
         self._jobs = jobs
         self._job = job
         self._ask = ask
+        self._observer = observer
         self._ahead = asyncio.Semaphore(ahead)
         self._stopped: asyncio.Future[Why] = asyncio.get_running_loop().create_future()
 
@@ -68,7 +70,8 @@ class JobRun:
                 for place, (request, result) in enumerate(zip(requests, results, strict=True))
             ]
             packed = pack(lines, [result.failed for result in results])
-            await _insist(lambda: self._jobs.put_result(self._job, number, packed))
+            if await _insist(lambda: self._jobs.put_result(self._job, number, packed)):
+                self._observer.wrote(counts(packed))
         finally:
             self._ahead.release()
 
@@ -87,9 +90,10 @@ class JobRun:
 
     async def _end(self) -> None:
         state = self._stopped.result().state if self._stopped.done() else State.COMPLETED
-        counts = await _insist(lambda: self._jobs.progress(self._job))
-        end = End(state.value, time.time_ns() // 1_000_000, counts.completed, counts.failed)
+        all_of_it = await _insist(lambda: self._jobs.progress(self._job))
+        end = End(state.value, time.time_ns() // 1_000_000, all_of_it.completed, all_of_it.failed)
         await _insist(lambda: self._jobs.end(self._job, end))
+        self._observer.ended(state)
         log.info("job %s %s: %d answered, %d failed", self._job, state.value, end.completed, end.failed)
 
 

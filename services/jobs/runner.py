@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from services.common.errors import HeadraceError
 from services.jobs.job import Why
+from services.jobs.observation import JobObserver
 from services.jobs.run import Ask, JobRun
 from services.jobs.store import JobStore
 
@@ -28,9 +29,12 @@ class Runner:
         news: set when there may be something to do: a job came, or was cancelled.
     """
 
-    def __init__(self, jobs: JobStore, ask: Ask, *, active: Callable[[], bool], ahead: int) -> None:
+    def __init__(
+        self, jobs: JobStore, ask: Ask, observer: JobObserver, *, active: Callable[[], bool], ahead: int
+    ) -> None:
         self._jobs = jobs
         self._ask = ask
+        self._observer = observer
         self._active = active
         self._ahead = ahead
         self._runs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -58,8 +62,9 @@ class Runner:
         """Begins jobs and passes on who was cancelled. Raises Unavailable."""
         for job in (await self._jobs.unfinished())[:MOST_JOBS]:
             if job not in self._runs:
-                run = JobRun(self._jobs, job, self._ask, ahead=self._ahead)
+                run = JobRun(self._jobs, job, self._ask, self._observer, ahead=self._ahead)
                 self._runs[job] = run, group.create_task(self._one(job, run), name=job)
+                self._observer.running(len(self._runs))
             if await self._jobs.cancelled(job) is not None:
                 self._runs[job][0].stop(Why.CANCELLED)
 
@@ -73,3 +78,4 @@ class Runner:
             await asyncio.sleep(RETRY_SECONDS)
         finally:
             del self._runs[job]
+            self._observer.running(len(self._runs))

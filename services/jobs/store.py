@@ -86,10 +86,12 @@ class JobStore:
         """The chunks whose results are written."""
         return {int(name) async for name in self._names(f"{RESULTS}{job}/")}
 
-    async def put_result(self, job: str, number: int, packed: bytes) -> None:
-        """Keeps a chunk's results, unless somebody was first."""
-        if await self._put_once(_chunk(RESULTS, job, number), packed):
+    async def put_result(self, job: str, number: int, packed: bytes) -> bool:
+        """Keeps a chunk's results, unless somebody was first: whether this was."""
+        first = await self._put_once(_chunk(RESULTS, job, number), packed)
+        if first:
             self._counts.setdefault(job, {})[number] = counts(packed)
+        return first
 
     async def progress(self, job: str) -> Counts:
         """Over all chunks that are done."""

@@ -24,6 +24,7 @@ class Job:
     Attributes:
         accepted_unix_us, received_unix_us: when the gateway and this worker got it.
         traceparent: W3C trace context; empty where the request is not sampled.
+        background: callers went first: how long it waited is nobody's concern.
     """
 
     id: int
@@ -32,6 +33,7 @@ class Job:
     accepted_unix_us: int
     received_unix_us: int
     traceparent: str = ""
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

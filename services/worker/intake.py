@@ -41,7 +41,8 @@ class Held:
         request = ModelInferRequest.FromString(body)
         rows = request.inputs[0].shape[0] if batched and request.inputs and request.inputs[0].shape else 1
         work = self.work
-        self.job = Job(work.id, request, rows, work.accepted_unix_us, self.received_unix_us, work.traceparent)
+        times = work.accepted_unix_us, self.received_unix_us
+        self.job = Job(work.id, request, rows, *times, work.traceparent, self.background)
 
     def seconds_left(self) -> float:
         """Until nobody waits any more."""

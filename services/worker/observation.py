@@ -38,7 +38,8 @@ class BatchObserver:
             start_us, traced = run.start_ns // 1000, False
             for job in run.jobs:
                 queued, waited = job.received_unix_us - job.accepted_unix_us, start_us - job.received_unix_us
-                self._series.waited(max(0, queued) / 1e6, max(0, waited) / 1e6)
+                if not job.background:
+                    self._series.waited(max(0, queued) / 1e6, max(0, waited) / 1e6)
                 traced = traced or bool(job.traceparent)
             if run.error:
                 self._series.failed.add()

@@ -20,6 +20,7 @@ from headrace.client.errors import (
     InvalidArgumentError,
     NotFoundError,
 )
+from headrace.client.jobs import JobsClient
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests.support.stack import RunningStack
@@ -35,6 +36,20 @@ def test_answers_are_right_and_carry_a_receipt(client: Client) -> None:
     assert result.model_version == "1"
     assert result.receipt["batch_rows"] >= 3
     assert {"queue_us", "batch_us", "compute_us", "batch_requests"} <= result.receipt.keys()
+
+
+def test_a_job_has_its_results(stack: RunningStack) -> None:
+    tensors = [
+        {"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [float(number)] * 16} for number in range(80)
+    ]
+    with JobsClient(stack.address("jobs")) as jobs:
+        lines = [json.dumps({"inputs": [tensor]}).encode() + b"\n" for tensor in tensors]
+        job = jobs.submit(lines, endpoint="/v2/models/add_one/infer").id
+        *_, last = jobs.watch(job)
+        assert (last.completed, last.failed) == (80, 0)
+        results = [json.loads(line) for line in b"".join(jobs.results(job)).splitlines()]
+    answers = [result["response"]["body"]["outputs"][0]["data"][0] for result in results]
+    assert answers == [float(number) + 1 for number in range(80)]
 
 
 def test_integers_and_strings(client: Client) -> None:

@@ -5,7 +5,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from grpc import aio
@@ -18,6 +18,9 @@ from tests.e2e.conftest import FRONTS, ready
 from tests.e2e.test_text import metric
 from tests.support.llm_models import check_greedy, oracle, save_model, tokenizer
 from tests.support.stack import RunningStack, running_stack, wait_until
+
+if TYPE_CHECKING:
+    from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceAsyncStub
 
 STREAMS = 16
 LENGTH = 480
@@ -117,6 +120,29 @@ class Reader:
             self.texts[piece.index] += piece.text
             self.tokens[piece.index] += piece.token_ids
             self.last = piece
+
+
+async def test_callers_find_a_place_however_much_lets_them_go_first(pair: RunningStack) -> None:
+    def asked(tokens: int) -> pb.GenerateRequest:
+        sampling = pb.SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+        return pb.GenerateRequest(model="words", text="go", sampling=sampling)
+
+    def all_accepted() -> bool:
+        with Client(pair.address("gateway")) as client:
+            return client.status().models[0].in_flight == waiting
+
+    # The two engines have 32 places each: if they ran as they came, a caller would wait until 32 of these are done.
+    waiting = 96
+    async with aio.insecure_channel(pair.address("gateway")) as channel:
+        stub: TextGenerationServiceAsyncStub = TextGenerationServiceStub(channel)
+        low = (("headrace-priority", "background"),)
+        behind = [stub.Generate(asked(LENGTH), timeout=90, metadata=low) for _ in range(waiting)]
+        await asyncio.to_thread(wait_until, all_accepted, "all to be accepted")
+        answer = await stub.Generate(asked(5), timeout=90)
+        assert len(answer.sequences[0].token_ids) == 5
+        assert sum(call.done() for call in behind) < 32
+        for call in behind:
+            call.cancel()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -11,9 +11,11 @@ import pytest
 
 from services.common.objects.connect import one
 from services.common.objects.directory import DirectoryStore
+from services.common.telemetry.ledger import Ledger
 from services.jobs.chunks import Kind
 from services.jobs.job import State, View
 from services.jobs.lines import Request, Result
+from services.jobs.observation import JobObserver
 from services.jobs.runner import Runner
 from services.jobs.store import SPECS, JobStore
 from services.jobs.submission import submit
@@ -36,7 +38,7 @@ class Process:
         self.open = asyncio.Event()
         self.asked = Counter[str]()
         self.answered_some = asyncio.Event()
-        self.runner = Runner(self.jobs, self.ask, active=lambda: self.active, ahead=4)
+        self.runner = Runner(self.jobs, self.ask, JobObserver(Ledger()), active=lambda: self.active, ahead=4)
 
     async def ask(self, request: Request) -> Result:
         """The first 64 are answered at once, the others when the way is open."""

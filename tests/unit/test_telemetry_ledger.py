@@ -37,6 +37,22 @@ def test_models_are_counted_apart_and_forgotten_whole() -> None:
     assert left == {2, None}  # claims are of no model
 
 
+def test_what_lets_callers_go_first_is_counted_apart_and_hides_no_callers_times() -> None:
+    ledger = Ledger()
+    gateway = GatewayInstruments(ledger)
+    for background, seconds in ((False, 0.01), (True, 600.0)):
+        counters = gateway.of("a", 1, background=background)
+        counters.began()
+        counters.finished(0, seconds)
+    priorities = [dict(key).get("headrace.priority") for key in ledger.family("headrace.requests", "", "").series]
+    assert sorted(map(str, priorities)) == ["None", "background"]
+    (times,) = ledger.family("rpc.server.call.duration", "", "").series.values()
+    assert isinstance(times, Histogram)
+    assert times.total == 0.01
+    gateway.forget("a", 1)
+    assert not ledger.family("headrace.requests", "", "").series
+
+
 def test_in_flight_returns_to_zero() -> None:
     ledger = Ledger()
     model = GatewayInstruments(ledger).of("a", 1)

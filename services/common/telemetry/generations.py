@@ -35,11 +35,19 @@ class GenerationSeries:
         """The first token came."""
         self._first.record(seconds)
 
-    def ended(self, seconds: float, first: float, prompt_tokens: int, completion_tokens: int) -> None:
-        """The last token came after `seconds`, the first after `first`."""
-        self._request.record(seconds)
+    def ended(
+        self, seconds: float, first: float, prompt_tokens: int, completion_tokens: int, *, timed: bool = True
+    ) -> None:
+        """The last token came after `seconds`, the first after `first`.
+
+        Args:
+            timed: a caller waited for it: how long that took is told.
+        """
         self._input.record(prompt_tokens)
         self._output.record(completion_tokens)
+        if not timed:
+            return
+        self._request.record(seconds)
         if completion_tokens > 1:
             self._token.record((seconds - first) / (completion_tokens - 1))
 

@@ -36,14 +36,19 @@ def _histogram(family: Family, attributes: Attributes, bounds: tuple[float, ...]
 
 
 class GatewayModel:
-    """What a gateway counts of one model version."""
+    """What a gateway counts of one model version.
+
+    Args:
+        timed: how long requests take is told. That of those in the background, who let everybody else go first, is
+            nobody's concern, and would hide how long callers wait.
+    """
 
     __slots__ = ("_by_code", "_durations", "_in_flight", "_labels", "_requests", "queue_full", "republished")
 
-    def __init__(self, owner: "GatewayInstruments", labels: dict[str, str | int]) -> None:
+    def __init__(self, owner: "GatewayInstruments", labels: dict[str, str | int], *, timed: bool) -> None:
         self._labels = labels
         self._requests = owner.requests
-        self._durations = owner.durations
+        self._durations = owner.durations if timed else None
         self._in_flight = _gauge(owner.in_flight, labels)
         self._by_code: dict[int, tuple[Counter, Histogram]] = {}
         self.queue_full = _counter(owner.queue_full, labels)
@@ -64,7 +69,8 @@ class GatewayModel:
         name = CODES[code] if 0 <= code < len(CODES) else str(code)
         labels = {**self._labels, "rpc.response.status_code": name}
         rpc = {**labels, "rpc.system.name": "grpc", "rpc.method": MODEL_INFER}
-        made = _counter(self._requests, labels), _histogram(self._durations, rpc, DURATIONS)
+        times = Histogram(DURATIONS) if self._durations is None else _histogram(self._durations, rpc, DURATIONS)
+        made = _counter(self._requests, labels), times
         self._by_code[code] = made
         return made
 
@@ -105,7 +111,7 @@ class GatewayInstruments:
         self._shadows = family("headrace.shadows", "{request}", "Copies for versions on trial, by what they showed")
         self.tenant_requests = family("headrace.tenant.requests", "{request}", "Requests of a tenant, by status")
         self.tenant_compute = family("headrace.tenant.compute", "us", "Compute time that a tenant's requests took")
-        self._models: dict[tuple[str, int], GatewayModel] = {}
+        self._models: dict[tuple[str, int, bool], GatewayModel] = {}
         self._tenants: dict[str, GatewayTenant] = {}
         self._outcomes: dict[tuple[str, int, str], Counter] = {}
         # From the start: of a counter that appears with its first count, Prometheus sees no increase.
@@ -113,11 +119,12 @@ class GatewayInstruments:
             verdict: _counter(claims, {"headrace.claim.verdict": verdict}) for verdict in ("run", "drop", "give_up")
         }
 
-    def of(self, model: str, version: int) -> GatewayModel:
-        """The counters of one model version."""
-        found = self._models.get((model, version))
+    def of(self, model: str, version: int, *, background: bool = False) -> GatewayModel:
+        """The counters of one model version's callers, or of what lets them go first."""
+        found = self._models.get((model, version, background))
         if found is None:
-            found = self._models[model, version] = GatewayModel(self, _of(model, version))
+            labels = {**_of(model, version), **({"headrace.priority": "background"} if background else {})}
+            found = self._models[model, version, background] = GatewayModel(self, labels, timed=not background)
         return found
 
     def tenant(self, name: str) -> GatewayTenant:
@@ -142,7 +149,8 @@ class GatewayInstruments:
         """The version is gone: its series are no longer exported."""
         self._shadows.forget(_of(model, version))
         self._outcomes = {key: counter for key, counter in self._outcomes.items() if key[:2] != (model, version)}
-        if self._models.pop((model, version), None) is not None:
+        gone = [self._models.pop((model, version, background), None) for background in (False, True)]
+        if any(gone):
             for family in (self.requests, self.durations, self.in_flight, self.queue_full, self.republished):
                 family.forget(_of(model, version))
 

@@ -96,7 +96,7 @@ class TextGeneration:
         """Observed from the moment when somebody reads."""
         observed = self._observer.begin(call, work.route)
         series = self._observer.generations.of(work.route.name, work.route.version)
-        began, first = time.monotonic(), 0.0
+        began, first, timed = time.monotonic(), 0.0, not work.route.background
         try:
             async with aclosing(self._backend.generate(replace(work, trace=observed.trace))) as events:
                 async for event in events:
@@ -104,12 +104,13 @@ class TextGeneration:
                         observed.answered(work.rows, event.receipt)
                         usage = event.usage
                         seconds = time.monotonic() - began
-                        series.ended(seconds, first, usage.prompt_tokens, usage.completion_tokens)
+                        series.ended(seconds, first, usage.prompt_tokens, usage.completion_tokens, timed=timed)
                         yield event
                         return
                     if not first:
                         first = time.monotonic() - began
-                        series.began(first)
+                        if timed:
+                            series.began(first)
                     yield event
         except BaseException as error:
             observed.failed(error)
