@@ -3,5 +3,6 @@
 from headrace.client.errors import HeadraceError
 from headrace.client.inference import AsyncClient, Client, InferResult
 from headrace.client.text import TextPiece, TextResult
+from headrace.client.tls import Tls
 
-__all__ = ["AsyncClient", "Client", "HeadraceError", "InferResult", "TextPiece", "TextResult"]
+__all__ = ["AsyncClient", "Client", "HeadraceError", "InferResult", "TextPiece", "TextResult", "Tls"]

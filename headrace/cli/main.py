@@ -2,7 +2,7 @@
 
 import typer
 
-from headrace.cli import inference, jobs, keys, models, rollouts, scale, status, text, triton, up
+from headrace.cli import inference, jobs, keys, models, rollouts, scale, security, status, text, triton, up
 
 app = typer.Typer(
     name="headrace",
@@ -10,6 +10,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
+app.callback()(security.tls)
 app.command()(up.up)
 app.command()(up.serve)
 app.command()(models.push)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -118,12 +119,14 @@ class WorkerPool(SupervisorServiceServicer):
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
-        """Answers the autoscaler of this machine; yields host:port. Only this machine can reach it."""
+        """Answers the autoscaler of this machine; yields the path of a socket, which only this user can reach."""
         server = aio.server()
         add_SupervisorServiceServicer_to_server(self, server)
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            await server.stop(0.2)
+        with tempfile.TemporaryDirectory(prefix="headrace-") as folder:
+            path = f"{folder}/supervisor"
+            server.add_insecure_port(f"unix:{path}")
+            await server.start()
+            try:
+                yield path
+            finally:
+                await server.stop(0.2)

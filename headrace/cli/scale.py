@@ -14,6 +14,7 @@ from rich.table import Table
 
 from headrace.cli.console import exit_codes, out, print_json
 from headrace.client.errors import InvalidArgumentError, from_rpc_error
+from headrace.client.tls import open_channel
 from headrace.v1 import autoscaler_pb2 as pb
 from headrace.v1.autoscaler_pb2_grpc import AutoscalerServiceStub
 
@@ -53,7 +54,7 @@ def scale(
 
 def scaling(address: str) -> pb.GetScalingResponse | None:
     """What the autoscaler at this address says; None where there is none."""
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address, None) as channel:
         try:
             return AutoscalerServiceStub(channel).GetScaling(pb.GetScalingRequest(), timeout=1.0)
         except grpc.RpcError:
@@ -130,7 +131,7 @@ def _workers(state: pb.GetScalingResponse) -> Table:
 
 @contextmanager
 def _stub(address: str) -> Iterator[AutoscalerServiceStub]:
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address, None) as channel:
         try:
             yield AutoscalerServiceStub(channel)
         except grpc.RpcError as error:

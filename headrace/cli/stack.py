@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -178,8 +179,9 @@ class Stack:
 
     def _announce(self) -> None:
         self._write_state()
+        scheme = "https" if os.environ.get("HEADRACE_TLS_CERT") else "http"
         for child in self._children:
-            http = f"   http://{child.http}/console" if child.http else ""
+            http = f"   {scheme}://{child.http}/console" if child.http else ""
             metrics = f"   metrics http://{self._metrics[child.name]}/metrics"
             self._say(f"  [bold]{child.name:10}[/bold] {child.address:21}{metrics}{http}")
         self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")

@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from grpc import aio
 
 from headrace.client.credentials import credentials, signing_interceptors, with_credentials
 from headrace.client.errors import InvalidArgumentError, from_rpc_error
 from headrace.client.tensors import Array, make_request, read_response
 from headrace.client.text import AsyncTextCalls, TextCalls
+from headrace.client.tls import Tls, open_async_channel, open_channel
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from headrace.v1.gateway_pb2 import GetStatusRequest, GetStatusResponse
@@ -97,11 +97,11 @@ class Client(TextCalls):
         address: "host:port", or any target of gRPC's that names several gateways: "ipv4:10.0.0.1:8001,10.0.0.2:8001",
             "dns:///gateways.example:8001".
         api_key: a tenant's key, or a token; None: what HEADRACE_API_KEY holds, if anything.
+        tls: None: as HEADRACE_TLS_* say, without a HEADRACE_TLS_CA in plain text.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None) -> None:
-        channel = grpc.insecure_channel(address, options=_OPTIONS)
-        self._channel = with_credentials(channel, credentials(api_key))
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None, tls: Tls | None = None) -> None:
+        self._channel = with_credentials(open_channel(address, tls, _OPTIONS), credentials(api_key))
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._input_names: dict[tuple[str, str], str] = {}
         self._gateway = GatewayServiceStub(self._channel)
@@ -188,9 +188,9 @@ class Client(TextCalls):
 class AsyncClient(AsyncTextCalls):
     """The same for asyncio; cancelling a call abandons the request on the server."""
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None) -> None:
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None, tls: Tls | None = None) -> None:
         interceptors = signing_interceptors(credentials(api_key))
-        self._channel = aio.insecure_channel(address, options=_OPTIONS, interceptors=interceptors)
+        self._channel = open_async_channel(address, tls, _OPTIONS, interceptors)
         self._stub: GRPCInferenceServiceAsyncStub = GRPCInferenceServiceStub(self._channel)
         self._input_names: dict[tuple[str, str], str] = {}
         self._gateway: GatewayServiceAsyncStub = GatewayServiceStub(self._channel)

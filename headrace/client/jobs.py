@@ -10,6 +10,7 @@ import grpc
 
 from headrace.client.credentials import credentials, with_credentials
 from headrace.client.errors import UnavailableError, from_rpc_error
+from headrace.client.tls import Tls, open_channel
 from headrace.v1 import jobs_pb2 as pb
 from headrace.v1.jobs_pb2_grpc import JobServiceStub
 
@@ -24,10 +25,11 @@ class JobsClient:
 
     Args:
         api_key: a key of a tenant that may write, or a token; None: what HEADRACE_API_KEY holds, if anything.
+        tls: None: as HEADRACE_TLS_* say, without a HEADRACE_TLS_CA in plain text.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None) -> None:
-        self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None, tls: Tls | None = None) -> None:
+        self._channel = open_channel(address, tls, [("grpc.max_receive_message_length", -1)])
         self._stub = JobServiceStub(with_credentials(self._channel, credentials(api_key)))
 
     def submit(

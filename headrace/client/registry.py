@@ -16,6 +16,7 @@ from headrace.client.errors import (
     InvalidArgumentError,
     from_rpc_error,
 )
+from headrace.client.tls import Tls, open_channel
 from headrace.packages import PackageError, local_path, read_package
 from headrace.v1 import registry_pb2 as pb
 from headrace.v1.fleet_pb2 import LOAD_STATE_FAILED, LOAD_STATE_READY, HeldModel, ListWorkersRequest
@@ -37,10 +38,11 @@ class RegistryClient:
 
     Args:
         api_key: a key of a tenant that may write, or a token; None: what HEADRACE_API_KEY holds, if anything.
+        tls: None: as HEADRACE_TLS_* say, without a HEADRACE_TLS_CA in plain text.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None) -> None:
-        self._channel = with_credentials(grpc.insecure_channel(address), credentials(api_key))
+    def __init__(self, address: str = DEFAULT_ADDRESS, *, api_key: str | None = None, tls: Tls | None = None) -> None:
+        self._channel = with_credentials(open_channel(address, tls), credentials(api_key))
         self._stub = RegistryServiceStub(self._channel)
         self._rollouts = RolloutServiceStub(self._channel)
         self._fleet = FleetServiceStub(self._channel)

@@ -27,6 +27,7 @@ from services.common.objects.connect import honours_conditions, open_store
 from services.common.objects.port import ObjectStore
 from services.common.rpc import channel, serving
 from services.common.telemetry.setup import start
+from services.common.tls import Tls, open_tls
 
 log = logging.getLogger(__name__)
 
@@ -38,20 +39,21 @@ async def main(stop: asyncio.Event) -> None:
     settings = AutoscalerSettings()
     with start("autoscaler", settings.listen, settings) as telemetry:
         try:
-            await _serve(settings, ScalingObserver(telemetry.ledger), stop)
+            async with open_tls(settings) as tls:
+                await _serve(settings, ScalingObserver(telemetry.ledger), tls, stop)
         except HeadraceError as error:
             sys.exit(f"autoscaler: {error}")
 
 
-async def _serve(settings: AutoscalerSettings, observer: ScalingObserver, stop: asyncio.Event) -> None:
+async def _serve(settings: AutoscalerSettings, observer: ScalingObserver, tls: Tls | None, stop: asyncio.Event) -> None:
     config, store = settings.policy(), await _open(settings.store)
     async with AsyncExitStack() as parts:
         orchestrator = await connect_orchestrator(settings.orchestrator)
         if orchestrator is not None:
             parts.push_async_callback(orchestrator.close)
-        broker = await connect_broker(settings.broker, name="autoscaler")
+        broker = await connect_broker(settings.broker, name="autoscaler", tls=tls)
         parts.push_async_callback(broker.close)
-        fleet = FleetWatch(await parts.enter_async_context(channel(settings.registry)))
+        fleet = FleetWatch(await parts.enter_async_context(channel(settings.registry, tls)))
         painter = Painter(settings.stuck_seconds)
         scaling = Scaling(
             config,
@@ -69,7 +71,7 @@ async def _serve(settings: AutoscalerSettings, observer: ScalingObserver, stop: 
             add_AutoscalerServiceServicer_to_server(api, server)
             add_ExternalScalerServicer_to_server(KedaServer(scaling), server)
 
-        port = await parts.enter_async_context(serving(settings.listen, SERVICES, register, grace=0.2))
+        port = await parts.enter_async_context(serving(settings.listen, SERVICES, register, grace=0.2, tls=tls))
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
         lease.name = settings.advertise or address
         tasks = await parts.enter_async_context(asyncio.TaskGroup())

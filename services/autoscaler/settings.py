@@ -15,8 +15,8 @@ class AutoscalerSettings(ServiceSettings):
         listen: host:port of AutoscalerService and KEDA's ExternalScaler.
         advertise: host:port at which others reach it, told by standbys; empty: as `listen`.
         store: where the lease and the limits lie: the registry's store will do.
-        orchestrator: `processes://host:port`, `docker://project/service`, `kubernetes://namespace/deployment`, or
-            `none`: decisions are made and told, KEDA or another acts on them.
+        orchestrator: `processes:///path/of/a/socket`, `docker://project/service`,
+            `kubernetes://namespace/deployment`, or `none`: decisions are made and told, KEDA or another acts on them.
         min_workers, max_workers: until SetLimits says otherwise.
         scale_*: see PolicyConfig.
         stuck_seconds: a worker with work in hand and no progress for so long is replaced.

@@ -1,15 +1,18 @@
 """The embedded broker as a process: `python -m services.broker`. For one machine; messages live in memory."""
 
 import asyncio
+import sys
 
 from grpc import aio
 
 from headrace.v1.broker_pb2_grpc import add_BrokerServiceServicer_to_server
 from services.broker.server import BrokerServer
+from services.common.errors import InvalidArgument
 from services.common.lifecycle import run
 from services.common.rpc import serving
 from services.common.settings import ServiceSettings
 from services.common.telemetry.setup import start
+from services.common.tls import open_tls
 
 
 class BrokerSettings(ServiceSettings):
@@ -27,9 +30,15 @@ async def main(stop: asyncio.Event) -> None:
         add_BrokerServiceServicer_to_server(server, grpc_server)
 
     with start("broker", settings.listen, settings):
-        async with serving(settings.listen, ["headrace.v1.BrokerService"], register, grace=0.2) as port:
-            print(f"ready broker {settings.listen.rpartition(':')[0]}:{port}", flush=True)
-            await stop.wait()
+        try:
+            async with (
+                open_tls(settings) as tls,
+                serving(settings.listen, ["headrace.v1.BrokerService"], register, grace=0.2, tls=tls) as port,
+            ):
+                print(f"ready broker {settings.listen.rpartition(':')[0]}:{port}", flush=True)
+                await stop.wait()
+        except InvalidArgument as error:
+            sys.exit(f"broker: {error}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.errors import HeadraceError, InvalidArgument, error_of, status_of
+from services.common.following import FollowingChannel
+from services.common.tls import Identity, Tls
 
 # Frames of coalesced work and pieces of files; clients' own limits are the gateway's business.
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -99,7 +101,11 @@ def _translate_unary(behaviour: Any, enter: Entrance) -> Any:
 def _translate_stream(behaviour: Any, enter: Entrance) -> Any:
     async def translated(request: Any, context: Any) -> AsyncIterator[Any]:
         try:
-            async for response in behaviour(enter(request, context), context):
+            responses = behaviour(enter(request, context), context)
+            if isinstance(responses, Awaitable):  # it writes to the context itself, as grpc's health service does
+                await responses
+                return
+            async for response in responses:
                 yield response
         except HeadraceError as error:
             await context.abort(_CODES[status_of(error).grpc], str(error))
@@ -115,6 +121,7 @@ async def serving(
     *,
     grace: float = 2.0,
     check: Check | None = None,
+    tls: Tls | None = None,
 ) -> AsyncIterator[int]:
     """Serves on `address` ("host:port"; port 0 picks one) and yields the port.
 
@@ -132,7 +139,7 @@ async def serving(
     names = list(services)
     reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
     try:
-        port = server.add_insecure_port(address)
+        port = bind(server, address, tls)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
     await server.start()
@@ -145,9 +152,39 @@ async def serving(
         await server.stop(grace)
 
 
-def channel(address: str) -> aio.Channel:
-    """A channel to another Headrace process."""
-    options = [
+def bind(server: aio.Server, address: str, tls: Tls | None) -> int:
+    """Takes a port, by TLS where there are certificates to show, and returns it. Raises RuntimeError."""
+    if tls is None or not tls.serves:
+        return server.add_insecure_port(address)
+    credentials = grpc.dynamic_ssl_server_credentials(
+        _configuration(tls.now),
+        _news(tls),  # type: ignore[arg-type]  # None is allowed, and says that nothing has changed
+        require_client_authentication=bool(tls.now.client_ca),
+    )
+    return server.add_secure_port(address, credentials)
+
+
+def _configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(identity.key, identity.chain)], identity.client_ca or None)
+
+
+def _news(tls: Tls) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
+    """What grpc asks at each handshake, from a thread of its own: None where nothing has changed."""
+    known = tls.revision
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal known
+        if tls.revision == known:
+            return None
+        known = tls.revision
+        return _configuration(tls.now)
+
+    return fetch
+
+
+def channel(address: str, tls: Tls | None = None) -> aio.Channel:
+    """A channel to another Headrace process; by TLS where the issuers of others' certificates are known."""
+    options: list[tuple[str, Any]] = [
         *_OPTIONS,
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
@@ -156,7 +193,17 @@ def channel(address: str) -> aio.Channel:
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.use_local_subchannel_pool", 1),
     ]
-    return aio.insecure_channel(address, options=options)
+    if tls is None or not tls.dials:
+        return aio.insecure_channel(address, options=options)
+    if tls.name:
+        options.append(("grpc.ssl_target_name_override", tls.name))
+
+    def dial() -> aio.Channel:
+        now = tls.now
+        credentials = grpc.ssl_channel_credentials(now.ca, now.key or None, now.chain or None)
+        return aio.secure_channel(address, credentials, options=options)
+
+    return FollowingChannel(dial, lambda: tls.revision)
 
 
 def from_rpc_error(error: grpc.RpcError) -> HeadraceError:

@@ -27,6 +27,11 @@ class ServiceSettings(BaseSettings):
         traces_per_second: how many requests that bring no sampled trace context begin a trace of their own.
         tenants: file with the tenants (docs/tenants.md), for gateway, registry and single replica; empty: no keys are
             asked for.
+        tls_cert, tls_key: files with this process's certificate and key (PEM), shown to callers and to those it calls;
+            empty: callers speak plain text.
+        tls_ca: file with the issuers of the certificates of those it calls; empty: they are called in plain text.
+        tls_client_ca: file with the issuers of callers' certificates; empty: callers need none.
+        tls_name: what certificates of those it calls must be for; empty: the host that is dialled.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -38,6 +43,11 @@ class ServiceSettings(BaseSettings):
     otlp: str = ""
     traces_per_second: float = Field(default=5.0, ge=0)
     tenants: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_ca: str = ""
+    tls_client_ca: str = ""
+    tls_name: str = ""
     log_level: str = "INFO"
 
     @classmethod

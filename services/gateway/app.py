@@ -11,6 +11,7 @@ from services.common.catalog_watch import CatalogWatch
 from services.common.rpc import channel
 from services.common.telemetry.setup import Telemetry, start
 from services.common.tenants.access import Access, open_access
+from services.common.tls import Tls
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
 from services.gateway.console.live import live
@@ -53,7 +54,7 @@ class Gateway:
 
 
 @asynccontextmanager
-async def gateway(settings: GatewaySettings, front: str, advertise: str) -> AsyncIterator[Application]:
+async def gateway(settings: GatewaySettings, front: str, advertise: str, tls: Tls | None) -> AsyncIterator[Application]:
     """A running gateway.
 
     Args:
@@ -68,7 +69,9 @@ async def gateway(settings: GatewaySettings, front: str, advertise: str) -> Asyn
     with start("gateway", gateway_id, settings) as telemetry:
         async with (
             open_access(settings.tenants) as access,
-            _gateway(settings, front, advertise, gateway_id, telemetry=telemetry, access=access) as application,
+            _gateway(
+                settings, front, advertise, gateway_id, telemetry=telemetry, access=access, tls=tls
+            ) as application,
         ):
             yield application
 
@@ -82,6 +85,7 @@ async def _gateway(
     *,
     telemetry: Telemetry,
     access: Access | None,
+    tls: Tls | None,
 ) -> AsyncIterator[Gateway]:
     token = secrets.token_urlsafe(24)
     observer, pending = Observer(telemetry), PendingTable()
@@ -95,7 +99,7 @@ async def _gateway(
         for backend in backends:
             backend.broker_restored()
 
-    broker = await connect(settings.broker, name=f"gateway {gateway_id}", on_restored=on_restored)
+    broker = await connect(settings.broker, name=f"gateway {gateway_id}", on_restored=on_restored, tls=tls)
     backend = QueueBackend(
         broker,
         pending,
@@ -107,7 +111,7 @@ async def _gateway(
         system=messaging_system(settings.broker),
     )
     backends.append(backend)
-    async with channel(settings.registry) as registry, jobs_behind(settings.jobs) as jobs:
+    async with channel(settings.registry, tls) as registry, jobs_behind(settings.jobs, tls) as jobs:
         watch = CatalogWatch(registry, routes)
 
         def ready() -> bool:
@@ -135,7 +139,7 @@ async def _gateway(
             "/headrace.v1.ReplyService/Attach": Stream(replies.attach),
         }
         outcomes = OutcomeReporter(gateway_id, routes, observer, shadows, registry)
-        async with backend.running(), shadows.running(), live(status, settings.autoscaler) as feed:
+        async with backend.running(), shadows.running(), live(status, settings.autoscaler, tls) as feed:
             watcher = asyncio.create_task(watch.run(), name="catalogue watch")
             demand = report_demand(registry, gateway_id, pending, backend.unserved)
             reporter = asyncio.create_task(demand, name="demand report")

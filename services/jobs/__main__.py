@@ -15,6 +15,7 @@ from services.common.objects.connect import honours_conditions, open_store
 from services.common.rpc import serving
 from services.common.telemetry.setup import start
 from services.common.tenants.access import Access, open_access
+from services.common.tls import Tls, open_tls
 from services.jobs.chunks import MOST_REQUESTS
 from services.jobs.door import operators_only
 from services.jobs.file_service import FileServer
@@ -36,13 +37,15 @@ async def main(stop: asyncio.Event) -> None:
     settings = JobsSettings()
     with start("jobs", settings.listen, settings) as telemetry:
         try:
-            async with open_access(settings.tenants) as access:
-                await _serve(settings, JobObserver(telemetry.ledger), access, stop)
+            async with open_access(settings.tenants) as access, open_tls(settings) as tls:
+                await _serve(settings, JobObserver(telemetry.ledger), access, tls, stop)
         except HeadraceError as error:
             sys.exit(f"jobs: {error}")
 
 
-async def _serve(settings: JobsSettings, observer: JobObserver, access: Access | None, stop: asyncio.Event) -> None:
+async def _serve(
+    settings: JobsSettings, observer: JobObserver, access: Access | None, tls: Tls | None, stop: asyncio.Event
+) -> None:
     store = await open_store(settings.store)
     if not await honours_conditions(store):
         log.warning("the store ignores conditional writes: run only ONE job service on it, else requests are run twice")
@@ -50,7 +53,7 @@ async def _serve(settings: JobsSettings, observer: JobObserver, access: Access |
     files = FileStore(store, jobs)
     async with AsyncExitStack() as parts:
         addresses = [each.strip() for each in settings.gateways.split(",")]
-        gateways = Gateways(addresses, settings.jobs_in_flight, settings.api_key)
+        gateways = Gateways(addresses, settings.jobs_in_flight, settings.api_key, tls)
         parts.push_async_callback(gateways.close)
         # So many that all places are taken while the last requests of some chunks are still running.
         ahead = 1 + 2 * settings.jobs_in_flight // MOST_REQUESTS
@@ -62,7 +65,8 @@ async def _serve(settings: JobsSettings, observer: JobObserver, access: Access |
             add_FileServiceServicer_to_server(FileServer(files), server)
 
         check = operators_only(access) if access is not None else None
-        port = await parts.enter_async_context(serving(settings.listen, SERVICES, register, grace=0.5, check=check))
+        server = serving(settings.listen, SERVICES, register, grace=0.5, check=check, tls=tls)
+        port = await parts.enter_async_context(server)
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
         lease.name = settings.advertise or address
         tasks = await parts.enter_async_context(asyncio.TaskGroup())

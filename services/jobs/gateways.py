@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 
+from services.common.tls import Tls
 from services.jobs.lines import Request, Result
 
 log = logging.getLogger(__name__)
@@ -29,19 +30,21 @@ class Gateways:
         addresses: host:port of their HTTP.
         connections: most requests under way.
         api_key: of the tenant for whom jobs run, where gateways ask for keys.
+        tls: how gateways are called, where it says whom to believe.
     """
 
-    def __init__(self, addresses: list[str], connections: int, api_key: str = "") -> None:
-        self._bases = [f"http://{address}" for address in addresses]
+    def __init__(self, addresses: list[str], connections: int, api_key: str = "", tls: Tls | None = None) -> None:
+        self._tls = tls if tls is not None and tls.dials else None
+        scheme = "https" if self._tls else "http"
+        self._bases = [f"{scheme}://{address}" for address in addresses]
+        # Whose certificate is expected, where it is not that of the host that is dialled.
+        self._extensions = {"sni_hostname": tls.name} if self._tls and tls and tls.name else {}
         self._next = count()
         # Requests wait here, in line, rather than in the client's pool.
         self._room = asyncio.Semaphore(connections)
-        self._http = httpx2.AsyncClient(
-            headers=HEADERS | ({"x-api-key": api_key} if api_key else {}),
-            limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
-            trust_env=False,
-        )
+        self._headers = HEADERS | ({"x-api-key": api_key} if api_key else {})
+        self._limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
+        self._clients: dict[int, httpx2.AsyncClient] = {}
 
     async def ask(self, request: Request) -> Result:
         """The answer, whenever it comes: what is not the request's own fault is tried again until then."""
@@ -58,7 +61,7 @@ class Gateways:
         """An answer to keep, or None and the seconds after which to come again."""
         base = self._bases[next(self._next) % len(self._bases)]
         try:
-            response = await self._http.post(base + url, content=body)
+            response = await self._client().post(base + url, content=body, extensions=self._extensions)
         except httpx2.HTTPError as error:
             log.debug("%s does not answer: %r", base, error)
             return None, 0.0
@@ -69,7 +72,21 @@ class Gateways:
 
     async def close(self) -> None:
         """Ends the connections."""
-        await self._http.aclose()
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _client(self) -> httpx2.AsyncClient:
+        """With the certificates of now. Those before are closed last, since requests may be under way on them."""
+        revision = self._tls.revision if self._tls else 0
+        if revision not in self._clients:
+            self._clients[revision] = httpx2.AsyncClient(
+                headers=self._headers,
+                limits=self._limits,
+                timeout=httpx2.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS),
+                trust_env=False,
+                verify=self._tls.now.client_context() if self._tls else False,
+            )
+        return self._clients[revision]
 
 
 def _content(response: httpx2.Response) -> Any:

@@ -19,6 +19,7 @@ from services.common.rpc import serving
 from services.common.settings import ServiceSettings
 from services.common.telemetry.setup import start
 from services.common.tenants.access import Access, open_access
+from services.common.tls import Tls, open_tls
 from services.registry.catalog import Catalog
 from services.registry.fleet import FleetServer
 from services.registry.rollout_chain import RolloutChain
@@ -42,13 +43,13 @@ async def main(stop: asyncio.Event) -> None:
     settings = RegistrySettings()
     with start("registry", settings.listen, settings):
         try:
-            async with open_access(settings.tenants) as access:
-                await _serve(settings, access, stop)
+            async with open_access(settings.tenants) as access, open_tls(settings) as tls:
+                await _serve(settings, access, tls, stop)
         except InvalidArgument as error:
             sys.exit(f"registry: {error}")
 
 
-async def _serve(settings: RegistrySettings, access: Access | None, stop: asyncio.Event) -> None:
+async def _serve(settings: RegistrySettings, access: Access | None, tls: Tls | None, stop: asyncio.Event) -> None:
     try:
         store = await _open(settings.store)
         catalog = Catalog(store)
@@ -64,7 +65,8 @@ async def _serve(settings: RegistrySettings, access: Access | None, stop: asynci
 
     names = ["headrace.v1.RegistryService", "headrace.v1.FleetService", "headrace.v1.RolloutService"]
     check = writers_only(access) if access is not None else None
-    async with asyncio.TaskGroup() as tasks, serving(settings.listen, names, register, grace=0.2, check=check) as port:
+    server = serving(settings.listen, names, register, grace=0.2, check=check, tls=tls)
+    async with asyncio.TaskGroup() as tasks, server as port:
         poller = tasks.create_task(watchers.poll(), name="store poll")
         print(f"ready registry {settings.listen.rpartition(':')[0]}:{port}", flush=True)
         await stop.wait()

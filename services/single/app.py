@@ -10,6 +10,7 @@ from headrace.v1.model_pb2 import Model, ModelVersion
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry, start
 from services.common.tenants.access import Access, open_access
+from services.common.tls import Tls
 from services.gateway.application import Application, AsgiApp
 from services.gateway.backend import Backend
 from services.gateway.calls import MethodTable
@@ -62,17 +63,19 @@ class Single:
 
 
 @asynccontextmanager
-async def single(settings: GatewaySettings, front: str, advertise: str) -> AsyncIterator[Application]:
+async def single(settings: GatewaySettings, front: str, advertise: str, tls: Tls | None) -> AsyncIterator[Application]:
     """A running single replica. Raises HeadraceErrors where the model cannot be had or loaded."""
     own = SingleSettings()
     with start("single", own.listen, settings) as telemetry:
-        async with open_access(own.tenants) as access, _single(own, telemetry, access) as application:
+        async with open_access(own.tenants) as access, _single(own, telemetry, access, tls) as application:
             yield application
 
 
 @asynccontextmanager
-async def _single(settings: SingleSettings, telemetry: Telemetry, access: Access | None) -> AsyncIterator[Single]:
-    folder, version = await find(settings.model, settings.registry, Path(settings.cache))
+async def _single(
+    settings: SingleSettings, telemetry: Telemetry, access: Access | None, tls: Tls | None
+) -> AsyncIterator[Single]:
+    folder, version = await find(settings.model, settings.registry, Path(settings.cache), tls)
     routes = Routes()
     routes.update(Model(name=version.name, versions=[version]))
     observer = Observer(telemetry, queued=False)

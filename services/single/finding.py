@@ -10,13 +10,14 @@ from headrace.v1.registry_pb2 import GetModelRequest
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
 from services.common.errors import InvalidArgument, NotFound, Unavailable
 from services.common.rpc import channel, from_rpc_error
+from services.common.tls import Tls
 from services.gateway.routes import Routes
 from services.worker.cache import ArtifactCache
 
 _ENDINGS = {".onnx", ".pt2"}
 
 
-async def find(model: str, registry: str, cache: Path) -> tuple[Path, ModelVersion]:
+async def find(model: str, registry: str, cache: Path, tls: Tls | None = None) -> tuple[Path, ModelVersion]:
     """The model's files and description.
 
     Args:
@@ -30,7 +31,7 @@ async def find(model: str, registry: str, cache: Path) -> tuple[Path, ModelVersi
     """
     if not model:
         raise InvalidArgument("no model is named; give a package's path, or NAME or NAME:VERSION in the registry")
-    return _from_path(Path(model)) or await _from_registry(model, registry, cache)
+    return _from_path(Path(model)) or await _from_registry(model, registry, cache, tls)
 
 
 def _from_path(path: Path) -> tuple[Path, ModelVersion] | None:
@@ -47,9 +48,9 @@ def _from_path(path: Path) -> tuple[Path, ModelVersion] | None:
     return path if path.is_dir() else path.parent, ModelVersion(name=name, version=1, spec=package.spec)
 
 
-async def _from_registry(model: str, address: str, cache: Path) -> tuple[Path, ModelVersion]:
+async def _from_registry(model: str, address: str, cache: Path, tls: Tls | None) -> tuple[Path, ModelVersion]:
     name, _, wanted = model.partition(":")
-    async with channel(address) as registry:
+    async with channel(address, tls) as registry:
         try:
             response = await RegistryServiceStub(registry).GetModel(GetModelRequest(name=name), timeout=10)
         except grpc.RpcError as error:

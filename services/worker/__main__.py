@@ -5,16 +5,19 @@ import logging
 import os
 import secrets
 import socket
+import sys
 import time
 from pathlib import Path
 
 from headrace.v1.fleet_pb2 import Worker
 from services.common.broker.connect import connect
 from services.common.catalog_watch import CatalogWatch
+from services.common.errors import InvalidArgument
 from services.common.lifecycle import run
 from services.common.rpc import channel, serving
 from services.common.telemetry.instruments import WorkerInstruments
 from services.common.telemetry.setup import Telemetry, start
+from services.common.tls import Tls, open_tls
 from services.worker.cache import ArtifactCache
 from services.worker.device import Device, resident_bytes
 from services.worker.fleet import report
@@ -34,22 +37,28 @@ async def main(stop: asyncio.Event) -> None:
     settings = WorkerSettings()
     worker_id = settings.worker_id or f"worker-{secrets.token_hex(4)}"
     with start("worker", worker_id, settings) as telemetry:
-        await _serve(settings, worker_id, telemetry, stop)
+        try:
+            async with open_tls(settings) as tls:
+                await _serve(settings, worker_id, telemetry, tls, stop)
+        except InvalidArgument as error:
+            sys.exit(f"worker: {error}")
 
 
-async def _serve(settings: WorkerSettings, worker_id: str, telemetry: Telemetry, stop: asyncio.Event) -> None:
+async def _serve(
+    settings: WorkerSettings, worker_id: str, telemetry: Telemetry, tls: Tls | None, stop: asyncio.Event
+) -> None:
     at_start = resident_bytes()
     started_ms = time.time_ns() // 1_000_000
-    broker = await connect(settings.broker, name=worker_id)
+    broker = await connect(settings.broker, name=worker_id, tls=tls)
     device = Device(settings.threads, settings.loads)
     async with (
-        channel(settings.registry) as registry,
-        serving(settings.listen, [], lambda server: None, grace=0.2) as port,
+        channel(settings.registry, tls) as registry,
+        serving(settings.listen, [], lambda server: None, grace=0.2, tls=tls) as port,
         asyncio.TaskGroup() as group,
     ):
         cache = ArtifactCache(Path(settings.cache), registry)
         recorder = Recorder(Path(settings.cache) / "workers", settings.worker_id)
-        links = Links(worker_id, group)
+        links = Links(worker_id, group, tls)
         changed, known = asyncio.Event(), asyncio.Event()
         residents = Residents(
             budget=settings.memory_budget,

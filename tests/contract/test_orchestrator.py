@@ -160,7 +160,7 @@ async def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
             await missing.instances()
     with pytest.raises(Unavailable, match="does not answer"):
         await deployment(url, cluster, tmp_path).instances()
-    away = Processes("127.0.0.1:1")
+    away = Processes("/nowhere/supervisor")
     with pytest.raises(HeadraceError):
         await away.instances()
     await away.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from services.common.errors import FailedPrecondition, HeadraceError, NotFound
 from services.common.lifecycle import run
+from services.common.tls import Tls
 from services.gateway.application import Application, AsgiApp, Event, Scope
 from services.gateway.calls import Call, MethodTable, Stream, Unary
 from services.gateway.hosts.asgi import GrpcAsgiApp
@@ -131,7 +132,9 @@ class EchoApplication:
 
 
 @asynccontextmanager
-async def echo_application(settings: GatewaySettings, front: str, advertise: str) -> AsyncIterator[Application]:
+async def echo_application(
+    settings: GatewaySettings, front: str, advertise: str, tls: Tls | None = None
+) -> AsyncIterator[Application]:
     """A running echo. `registry` says what shall go wrong."""
     if settings.registry == "broken":
         raise FailedPrecondition("the registry is broken")

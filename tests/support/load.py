@@ -12,6 +12,7 @@ from grpc import aio
 
 from headrace.client.inference import SERVICE_CONFIG
 from headrace.client.tensors import make_request, read_response
+from headrace.client.tls import Options, Tls, open_async_channel
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 
 if TYPE_CHECKING:
@@ -68,15 +69,15 @@ class Caller:
 
 
 @asynccontextmanager
-async def calling(address: str, *, retries: bool) -> AsyncIterator[Caller]:
+async def calling(address: str, *, retries: bool, tls: Tls | None = None) -> AsyncIterator[Caller]:
     """A caller until the block ends; `address` may be what `several` gives."""
-    options = [("grpc.service_config", SERVICE_CONFIG)] if retries else [("grpc.enable_retries", 0)]
-    async with aio.insecure_channel(address, options=options) as channel:
+    options: Options = [("grpc.service_config", SERVICE_CONFIG)] if retries else [("grpc.enable_retries", 0)]
+    async with open_async_channel(address, tls, options, []) as channel:
         yield Caller(channel, retries=retries)
 
 
 @asynccontextmanager
-async def steady_load(address: str, *, retries: bool = True) -> AsyncIterator[Count]:
+async def steady_load(address: str, *, retries: bool = True, tls: Tls | None = None) -> AsyncIterator[Count]:
     """64 callers until the block ends, each sending its next request when the last is answered."""
     count, stop = Count(), asyncio.Event()
 
@@ -92,7 +93,7 @@ async def steady_load(address: str, *, retries: bool = True) -> AsyncIterator[Co
                 case error:
                     count.errors[error] += 1
 
-    async with calling(address, retries=retries) as caller, asyncio.TaskGroup() as group:
+    async with calling(address, retries=retries, tls=tls) as caller, asyncio.TaskGroup() as group:
         for number in range(CALLERS):
             group.create_task(keep_asking(caller, number))
         yield count

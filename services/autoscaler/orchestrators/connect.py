@@ -10,7 +10,7 @@ async def connect(url: str) -> Orchestrator | None:
     """None for `none`: others act on the decisions.
 
     Args:
-        url: `processes://host:port`, `docker://project/service` or `kubernetes://namespace/deployment`.
+        url: `processes:///path/of/a/socket`, `docker://project/service` or `kubernetes://namespace/deployment`.
 
     Raises:
         InvalidArgument: it is none of these.
@@ -21,10 +21,10 @@ async def connect(url: str) -> Orchestrator | None:
     match parts.scheme or url:
         case "none":
             return None
-        case "processes" if parts.netloc:
+        case "processes" if parts.path:
             from services.autoscaler.orchestrators.processes import Processes  # noqa: PLC0415  # only what is used
 
-            return Processes(parts.netloc)
+            return Processes(parts.path)
         case "docker" if parts.netloc and name:
             from services.autoscaler.orchestrators.docker import DockerEngine  # noqa: PLC0415
 
@@ -34,6 +34,6 @@ async def connect(url: str) -> Orchestrator | None:
 
             return Deployment.in_cluster(parts.netloc, name)
     raise InvalidArgument(
-        f"orchestrator '{url}': expected processes://host:port, docker://project/service,"
+        f"orchestrator '{url}': expected processes:///path/of/a/socket, docker://project/service,"
         " kubernetes://namespace/deployment or none"
     )

@@ -16,13 +16,13 @@ class Processes:
     """Implements Orchestrator. The supervisor itself starts again what crashes.
 
     Args:
-        address: host:port of SupervisorService.
+        path: of the socket of SupervisorService.
     """
 
     kind = "processes"
 
-    def __init__(self, address: str) -> None:
-        self._channel = channel(address)
+    def __init__(self, path: str) -> None:
+        self._channel = channel(f"unix:{path}")
         self._stub = SupervisorServiceStub(self._channel)
 
     async def instances(self) -> list[Instance]:

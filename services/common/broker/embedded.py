@@ -25,6 +25,7 @@ from services.common.broker.embedded_stream import EmbeddedDelivery, Stream
 from services.common.broker.port import Consumer, Delivery, Depth, Message, QueueSpec
 from services.common.errors import NotFound, Unavailable
 from services.common.rpc import channel
+from services.common.tls import Tls
 
 if TYPE_CHECKING:
     from headrace.v1.broker_pb2_grpc import BrokerServiceAsyncStub
@@ -51,8 +52,9 @@ class EmbeddedConsumer:
 class EmbeddedBroker:
     """One connection for life; a task keeps it up."""
 
-    def __init__(self, address: str, on_restored: Callable[[], None] | None) -> None:
+    def __init__(self, address: str, on_restored: Callable[[], None] | None, tls: Tls | None = None) -> None:
         self._address = address
+        self._tls = tls
         self._on_restored = on_restored
         self._stream: Stream | None = None
         self._up = asyncio.Event()
@@ -135,7 +137,7 @@ class EmbeddedBroker:
 
     async def _run(self) -> None:
         """Keeps a stream up until we are closed."""
-        async with channel(self._address) as connection:
+        async with channel(self._address, self._tls) as connection:
             stub: BrokerServiceAsyncStub = BrokerServiceStub(connection)
             while not self._closing:
                 try:

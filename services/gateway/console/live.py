@@ -15,6 +15,7 @@ from headrace.v1.autoscaler_pb2 import GetScalingRequest
 from headrace.v1.autoscaler_pb2_grpc import AutoscalerServiceStub
 from headrace.v1.gateway_pb2 import GetStatusRequest
 from services.common.rpc import channel
+from services.common.tls import Tls
 from services.gateway.calls import Call
 from services.gateway.status import SERVICE, StatusService
 
@@ -85,12 +86,12 @@ class Live:
 
 
 @asynccontextmanager
-async def live(status: StatusService, autoscaler: str) -> AsyncIterator[Live]:
+async def live(status: StatusService, autoscaler: str, tls: Tls | None) -> AsyncIterator[Live]:
     """The feed; `autoscaler`: its host:port, or ""."""
     async with AsyncExitStack() as stack:
         stub = None
         if autoscaler:
-            stub = AutoscalerServiceStub(await stack.enter_async_context(channel(autoscaler)))
+            stub = AutoscalerServiceStub(await stack.enter_async_context(channel(autoscaler, tls)))
         yield Live(status, autoscaler, stub)
 
 

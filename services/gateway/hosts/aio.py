@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -12,6 +14,8 @@ import uvicorn
 from grpc import aio
 
 from services.common.errors import FailedPrecondition, HeadraceError, Internal, status_of
+from services.common.rpc import bind
+from services.common.tls import Tls
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import Call, MethodTable, Stream, Unary
 from services.gateway.hosts.details import add_details
@@ -111,9 +115,11 @@ class AioHost:
 
     Args:
         max_request_bytes: most bytes of one message.
+        tls: for both ports.
     """
 
-    def __init__(self, *, max_request_bytes: int) -> None:
+    def __init__(self, *, max_request_bytes: int, tls: Tls | None = None) -> None:
+        self._tls = tls
         options = [
             ("grpc.max_receive_message_length", max_request_bytes),
             ("grpc.max_send_message_length", -1),
@@ -129,7 +135,7 @@ class AioHost:
     def bind(self, listen: str) -> int:
         """Takes the gRPC port and returns it. Raises FailedPrecondition."""
         try:
-            return self._server.add_insecure_port(listen)
+            return bind(self._server, listen, self._tls)
         except RuntimeError as error:
             message = f"cannot listen on {listen}; choose another address or port, or stop what has it"
             raise FailedPrecondition(message) from error
@@ -146,7 +152,7 @@ class AioHost:
         self._server.add_generic_rpc_handlers((TableHandler(with_standard_services(application, gate), gate),))
         await self._server.start()
         http_socket.listen(1024)
-        http = _HttpServer(gated(application.http, gate))
+        http = _HttpServer(gated(application.http, gate), self._tls)
         async with asyncio.TaskGroup() as group:
             group.create_task(http.serve([http_socket]), name="http")
             ready.set()
@@ -158,9 +164,27 @@ class AioHost:
 class _HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: signals are the process's business."""
 
-    def __init__(self, app: AsgiApp) -> None:
-        super().__init__(uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1))
+    def __init__(self, app: AsgiApp, tls: Tls | None) -> None:
+        secured = partial(_latest, tls) if tls is not None and tls.serves else None
+        config = uvicorn.Config(
+            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, ssl_context_factory=secured
+        )
+        super().__init__(config)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
+
+
+def _latest(tls: Tls, *of_uvicorn: object) -> ssl.SSLContext:
+    """A server's context whose handshakes each go on with the certificates of now."""
+    first, known, current = tls.now.server_context(), tls.revision, tls.now.server_context()
+
+    def switch(handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        nonlocal known, current
+        if tls.revision != known:
+            known, current = tls.revision, tls.now.server_context()
+        handshake.context = current
+
+    first.sni_callback = switch
+    return first

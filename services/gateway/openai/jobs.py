@@ -12,6 +12,7 @@ from grpc import aio
 from headrace.v1.jobs_pb2_grpc import FileServiceStub, JobServiceStub
 from services.common.errors import Unimplemented
 from services.common.rpc import channel, from_rpc_error
+from services.common.tls import Tls
 
 if TYPE_CHECKING:
     from headrace.v1.jobs_pb2_grpc import FileServiceAsyncStub, JobServiceAsyncStub
@@ -58,12 +59,12 @@ async def _after(first: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncIter
 
 
 @asynccontextmanager
-async def jobs_behind(address: str) -> AsyncIterator[Jobs | None]:
+async def jobs_behind(address: str, tls: Tls | None) -> AsyncIterator[Jobs | None]:
     """The job service at host:port; None where there is none."""
     if not address:
         yield None
         return
-    async with channel(address) as connection:
+    async with channel(address, tls) as connection:
         yield Jobs(connection)
 
 

@@ -11,6 +11,7 @@ from headrace.v1.reply_pb2 import AttachRequest, AttachResponse, PayloadPart, Re
 from headrace.v1.reply_pb2_grpc import ReplyServiceStub
 from services.common.errors import ModelFailed
 from services.common.rpc import MAX_MESSAGE_BYTES, channel
+from services.common.tls import Tls
 from services.worker.execution import failure
 from services.worker.replies.outbox import Outbox
 
@@ -48,7 +49,9 @@ class Link:
         hello: WorkerHello,
         on_cancelled: Callable[[int], None],
         on_change: Callable[["Link"], None],
+        tls: Tls | None = None,
     ) -> None:
+        self._tls = tls
         self.reply_to = reply_to
         self._address, hello.gateway_id, hello.token = reply_to.split("/", 2)
         self._hello = hello
@@ -117,7 +120,7 @@ class Link:
         loop = asyncio.get_running_loop()
         self._check_idle(self._incurred)
         down_since = loop.time()
-        async with channel(self._address) as connection:
+        async with channel(self._address, self._tls) as connection:
             while True:
                 try:
                     async with asyncio.timeout_at(down_since + GONE_SECONDS):

@@ -4,8 +4,10 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from headrace.v1.reply_pb2 import WorkerHello
+from services.common.tls import Tls
 from services.worker.replies.link import Link
 
 # More than can wait in the queues of one worker's models; a forgotten one costs a run in vain, no more.
@@ -15,7 +17,8 @@ REMEMBERED_CANCELLATIONS = 10_000
 class Links:
     """Makes links when the first message of a gateway arrives, and forgets them when they are gone."""
 
-    def __init__(self, worker_id: str, group: asyncio.TaskGroup) -> None:
+    def __init__(self, worker_id: str, group: asyncio.TaskGroup, tls: Tls | None = None) -> None:
+        self._tls = tls
         self._worker_id = worker_id
         self._incarnation = secrets.token_hex(4)
         self._group = group
@@ -31,7 +34,8 @@ class Links:
         link = self._links.get(reply_to)
         if link is None:
             hello = WorkerHello(worker_id=self._worker_id, incarnation=self._incarnation)
-            link = Link(reply_to, hello, lambda request_id: self._note_cancelled(reply_to, request_id), self._changed)
+            cancelled = partial(self._note_cancelled, reply_to)
+            link = Link(reply_to, hello, cancelled, self._changed, self._tls)
             self._links[reply_to] = link
             self._tasks[link] = self._group.create_task(link.run(), name=f"replies to {link.reply_to.split('/')[0]}")
         return link

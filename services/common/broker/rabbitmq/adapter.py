@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import math
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,6 +20,7 @@ from services.common.broker.rabbitmq import topology
 from services.common.broker.rabbitmq.consumer import RETRY_SECONDS, RabbitConsumer
 from services.common.broker.rabbitmq.faults import translated
 from services.common.errors import FailedPrecondition, InvalidArgument, NotFound, QueueFull, TooLarge, Unavailable
+from services.common.tls import Tls
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ MAX_EXPIRATION_MS = 2**32 - 1
 class RabbitBroker:
     """One connection for life; a task keeps it up."""
 
-    def __init__(self, url: str, name: str, on_restored: Callable[[], None] | None) -> None:
+    def __init__(self, url: str, name: str, on_restored: Callable[[], None] | None, tls: Tls | None = None) -> None:
+        self._tls = tls
         self._url = URL(url)
         if "heartbeat" not in self._url.query:
             self._url = self._url.update_query(heartbeat=HEARTBEAT_SECONDS)
@@ -161,7 +164,10 @@ class RabbitBroker:
     async def _live(self, *, restoring: bool) -> None:
         """One connection: queues and consumers restored, then served until it breaks."""
         outer = await aio_pika.connect(
-            self._url, client_properties={"connection_name": self._name}, timeout=CONNECT_SECONDS
+            self._url,
+            client_properties={"connection_name": self._name},
+            timeout=CONNECT_SECONDS,
+            ssl_context=self._ssl_context(),
         )
         try:
             assert outer.transport is not None  # as connect() returned
@@ -211,6 +217,12 @@ class RabbitBroker:
         if self._connection is None or not self._up.is_set():
             raise Unavailable(f"RabbitMQ at {self._where()} is away; it is retried all the time")
         return self._connection
+
+    def _ssl_context(self) -> ssl.SSLContext | None:
+        """With the certificates of now; None: what the URL says, or the system's issuers."""
+        if self._tls is None or not self._tls.dials or self._url.scheme != "amqps":
+            return None
+        return self._tls.now.client_context()
 
     def _where(self) -> str:
         return f"{self._url.host}:{self._url.port}"

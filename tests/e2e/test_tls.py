@@ -1,0 +1,177 @@
+"""The whole stack over mutual TLS, on both fronts; certificates that change while it serves."""
+
+import asyncio
+import json
+import signal
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from typer.testing import CliRunner
+
+from headrace import AsyncClient, Client
+from headrace.cli.main import app
+from headrace.client.jobs import ENDED, JobsClient
+from headrace.client.registry import RegistryClient
+from headrace.client.tls import Tls, open_channel
+from tests.e2e.conftest import FRONTS, ready
+from tests.support import models
+from tests.support.certificates import Certificates, put
+from tests.support.load import steady_load
+from tests.support.openai_server import openai_server, text_of
+from tests.support.stack import RunningStack, running_stack, wait_until
+
+ROW = {"x": np.zeros((1, 16), np.float32)}
+SERVERS = ("gateway", "registry", "broker", "worker-1", "jobs", "autoscaler")
+
+
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A stack whose processes ask each other for certificates."""
+
+    stack: RunningStack
+    certificates: Certificates
+
+    def client(self) -> Client:
+        return Client(self.stack.address("gateway"), tls=self.certificates.client())
+
+
+@pytest.fixture(scope="module", params=FRONTS)
+def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    folder = tmp_path_factory.mktemp(f"tls-{request.param}")
+    certificates = Certificates(folder / "tls")
+    environment = certificates.environment() | {"HEADRACE_INLINE_BYTES": "1024"}
+    with running_stack(folder / "data", workers="1..2", front=request.param, environment=environment) as running:
+        with RegistryClient(running.address("registry"), tls=certificates.client()) as registry:
+            registry.push("add_one", models.add_one(folder / "add_one.onnx"))
+        with Client(running.address("gateway"), tls=certificates.client()) as client:
+            wait_until(lambda: ready(client, "add_one"), "the model")
+        yield Secured(running, certificates)
+
+
+async def test_everything_works_with_certificates(secured: Secured, tmp_path: Path) -> None:
+    """Requests, tokens, jobs and HTTP: each goes through several processes, by TLS between any two."""
+    tls = secured.certificates.client()
+    with secured.client() as client:
+        assert client.infer("add_one", ROW).outputs["y"].tolist() == [[1.0] * 16]
+        assert {model.name for model in client.status().models} >= {"add_one"}
+    async with AsyncClient(secured.stack.address("gateway"), tls=tls) as asking:
+        assert (await asking.infer("add_one", ROW)).outputs["y"].tolist() == [[1.0] * 16]
+    line = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [1.0] * 16}]}
+    with JobsClient(secured.stack.address("jobs"), tls=tls) as jobs:
+        job = jobs.submit([json.dumps(line).encode() + b"\n"], endpoint="/v2/models/add_one/infer")
+        wait_until(lambda: jobs.get(job.id).state in ENDED, "the job")
+        assert (jobs.get(job.id).completed, jobs.get(job.id).failed) == (1, 0)
+    # The gateway asks the job service, and the worker fetches what stays at the gateway.
+    with get(secured, "/v1/files") as answer:
+        assert answer.status == 200
+    large = {"x": np.ones((64, 16), np.float32)}
+    with secured.client() as client:
+        assert (client.infer("add_one", large).outputs["y"] == 2).all()
+    command = ["scale", "--json", "--autoscaler", secured.stack.address("autoscaler")]
+    # The runner puts back what it was told of: the options go into the environment.
+    untouched = dict.fromkeys(f"HEADRACE_TLS_{which}" for which in ("CA", "CERT", "KEY", "CLIENT_CA", "NAME"))
+    said = CliRunner().invoke(app, [*options(tls), *command], env=untouched)
+    assert json.loads(said.stdout)["max_workers"] == 2
+
+
+def test_tokens_come_through(secured: Secured, tmp_path: Path) -> None:
+    with openai_server(0.001) as server:
+        (tmp_path / "model.yaml").write_text(f"runtime: openai\nopenai: {{base_url: '{server}', model: words}}\n")
+        with RegistryClient(secured.stack.address("registry"), tls=secured.certificates.client()) as registry:
+            registry.push("words", tmp_path)
+        with secured.client() as client:
+            wait_until(lambda: ready(client, "words"), "the model")
+            pieces = list(client.stream("words", "hello", max_tokens=5, temperature=0))
+        assert len(pieces) > 1
+        assert "".join(piece.text for piece in pieces) == text_of("hello", length=5)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_nobody_gets_in_without_a_certificate(secured: Secured, name: str) -> None:
+    address = secured.stack.address(name)
+    assert health(address, secured.certificates.client()) == grpc.StatusCode.OK
+    assert health(address, secured.certificates.stranger()) == grpc.StatusCode.UNAVAILABLE
+    with grpc.insecure_channel(address) as channel:
+        assert status(channel) == grpc.StatusCode.UNAVAILABLE
+    other = Certificates(secured.certificates.ca_file.parent / "other")
+    impostor = Tls(ca=secured.certificates.ca_file, cert=other.cert, key=other.key)
+    assert health(address, impostor) == grpc.StatusCode.UNAVAILABLE
+    assert health(address, other.client()) == grpc.StatusCode.UNAVAILABLE
+
+
+def test_nobody_gets_in_over_http_without_a_certificate(secured: Secured) -> None:
+    with get(secured, "/v2/health/ready") as answer:
+        assert answer.status == 200
+    with (
+        pytest.raises(OSError, match=r"(?i)certificate|closed|reset|alert"),
+        get(secured, "/v2", known=False) as answer,
+    ):
+        answer.read()
+    with pytest.raises(OSError), urllib.request.urlopen(f"http://{secured.stack.http()}/v2", timeout=10) as answer:
+        answer.read()
+
+
+async def test_new_certificates_come_into_use_under_load_without_a_failed_request(secured: Secured) -> None:
+    certificates, stack = secured.certificates, secured.stack
+    addresses = [*(stack.address(name) for name in SERVERS), stack.http()]
+    async with steady_load(stack.address("gateway"), retries=False, tls=certificates.client()) as count:
+        await count.answered(200)
+        before = certificates.serial
+        after = certificates.renew()
+        assert before != after
+        for address in addresses:
+            renewed = partial(lambda where: certificates.presented(where) == after, address)
+            await asyncio.to_thread(wait_until, renewed, f"{address} to renew")
+        await count.answered(200)
+    assert not count.errors
+    assert count.wrong == 0
+    assert count.balanced()
+    # Connections that are made anew show the new ones, too.
+    stack.signal("broker", signal.SIGKILL)
+    with secured.client() as client:
+        wait_until(lambda: ready(client, "add_one"), "the broker to be back")
+        assert client.infer("add_one", ROW, timeout=30).outputs["y"].tolist() == [[1.0] * 16]
+
+
+def test_wrong_files_change_nothing_and_are_told_of(secured: Secured) -> None:
+    certificates, stack = secured.certificates, secured.stack
+    good = certificates.key.read_bytes()
+    other = Certificates(certificates.ca_file.parent / "wrong")
+    put(certificates.key, other.key.read_bytes())
+    for name in SERVERS:
+        wait_until(lambda name=name: "is not the key of the certificate" in stack.log(name), f"{name} to tell")  # type: ignore[misc]
+    put(certificates.key, good)
+    assert {certificates.presented(stack.address(name)) for name in SERVERS} == {certificates.serial}
+
+
+def options(tls: Tls) -> list[str]:
+    """Before a command of `headrace`."""
+    return ["--tls-ca", str(tls.ca), "--tls-cert", str(tls.cert), "--tls-key", str(tls.key)]
+
+
+def get(secured: Secured, path: str, *, known: bool = True) -> "urllib.request._UrlopenRet":
+    context = secured.certificates.context(known=known)
+    return urllib.request.urlopen(f"https://{secured.stack.http()}{path}", timeout=30, context=context)
+
+
+def health(address: str, tls: Tls) -> grpc.StatusCode:
+    with open_channel(address, tls, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        return status(channel)
+
+
+def status(channel: grpc.Channel) -> grpc.StatusCode:
+    try:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        stub.Check(health_pb2.HealthCheckRequest(), timeout=10)
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
