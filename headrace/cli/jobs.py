@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from google.protobuf.json_format import MessageToDict
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from headrace.cli.console import EXIT_FAILED, exit_codes, out, print_json
 from headrace.client.errors import InvalidArgumentError, UnavailableError
@@ -79,12 +79,16 @@ def list_jobs(
     if as_json:
         print_json([_dict(job) for job in jobs])
         return
-    table = Table("job", "state", "to")
-    for heading in ("total", "answered", "failed", "submitted"):
+    # An id that is cut short is of no use.
+    table = Table(Column("job", min_width=max((len(job.id) for job in jobs), default=0)), "state")
+    for heading in ("done", "of", "failed"):
         table.add_column(heading, justify="right")
+    table.add_column("submitted")
+    table.add_column("to")
     for job in jobs:
-        counts = [f"{count:,}" for count in (job.total, job.completed, job.failed)]
-        table.add_row(job.id, _state(job), escape(job.endpoint or "each its own"), *counts, _when(job.created_unix_ms))
+        counts = [f"{count:,}" for count in (job.completed + job.failed, job.total, job.failed)]
+        submitted = _when(job.created_unix_ms)
+        table.add_row(job.id, _state(job), *counts, submitted, escape(job.endpoint or "each its own"))
     out().print(table)
 
 
