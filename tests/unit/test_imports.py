@@ -29,7 +29,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "kubernetes": ("services.autoscaler.orchestrators.kubernetes",),
     "huggingface_hub": ("headrace.packages.hub",),
     "httpx2": ("services.worker.runtime.openai", "services.jobs.gateways"),
-    "vllm": ("services.worker.runtime.vllm",),
+    "vllm": ("services.worker.runtime.vllm.opening",),
     "onnxruntime": ("services.worker.runtime.onnx", "headrace.packages.onnx_graph"),
     "torch": ("services.worker.runtime.", "services.worker.llm.", "headrace.packages.torch_export"),
     "transformers": ("services.worker.llm.", "services.worker.text.prompts", "services.worker.runtime.embedding"),

@@ -5,13 +5,13 @@ fail again end with an error, and all others are computed anew.
 """
 
 import logging
-from collections.abc import Sequence as Run
 from typing import Protocol
 
 from tokenizers import Tokenizer
 
 from services.common.errors import DeadlineExceeded, HeadraceError, InvalidArgument, ModelFailed
 from services.worker.llm.config import SchedulerConfig
+from services.worker.llm.decoders import decoders
 from services.worker.llm.output import OutputText
 from services.worker.llm.plan import Plan
 from services.worker.llm.port import EngineStats
@@ -44,24 +44,13 @@ class PlanRunner(Protocol):
         """Frees what it holds."""
 
 
-class _Decoder:
-    """A tokenizer's way back, for one choice of special tokens."""
-
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool) -> None:
-        self._tokenizer, self._skip = tokenizer, skip_special_tokens
-
-    def decode(self, ids: Run[int], /) -> str:
-        """See detokenise.Decoder."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=self._skip)
-
-
 class Stepper:
     """Scheduler, runner and text of the sequences under way. Called from one thread."""
 
     def __init__(self, runner: PlanRunner, tokenizer: Tokenizer) -> None:
         self.scheduler = Scheduler(runner.config)
         self._runner = runner
-        self._decoders = [_Decoder(tokenizer, skip) for skip in (False, True)]
+        self._decoders = decoders(tokenizer)
         self._texts: dict[str, OutputText] = {}
         self._failures = 0
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from headrace.v1.model_pb2 import ModelSpec, TextSpec
 from services.common.errors import FailedPrecondition
 from services.worker.text.model import TextModel
 
-RUNTIMES = ("llm", "openai")
+RUNTIMES = ("llm", "vllm", "openai")
 
 
 def text_opener(spec: ModelSpec, threads: int) -> Callable[[Path], Awaitable[TextModel]]:
@@ -19,6 +20,8 @@ def text_opener(spec: ModelSpec, threads: int) -> Callable[[Path], Awaitable[Tex
         try:
             if spec.runtime == "llm":
                 return await _native(folder, spec.text, threads)
+            if spec.runtime == "vllm":
+                return await _vllm(folder, spec.text)
             if spec.runtime == "openai":
                 from services.worker.runtime.openai import RemoteEngine, RemotePrompts  # noqa: PLC0415
 
@@ -41,6 +44,18 @@ async def _native(folder: Path, text: TextSpec, threads: int) -> TextModel:
 
     prompts = await asyncio.to_thread(HuggingFacePrompts, folder)
     engine = await open_engine(folder, EngineOptions(threads=threads, **_options(text)))
+    return TextModel(engine, prompts, engine.device)
+
+
+async def _vllm(folder: Path, text: TextSpec) -> TextModel:
+    """vLLM, where it is installed."""
+    if find_spec("vllm") is None:
+        raise ModuleNotFoundError("No module named 'vllm'")
+    from services.worker.runtime.vllm.opening import open_vllm  # noqa: PLC0415
+    from services.worker.text.prompts import HuggingFacePrompts  # noqa: PLC0415
+
+    prompts = await asyncio.to_thread(HuggingFacePrompts, folder)
+    engine = await open_vllm(folder, text)
     return TextModel(engine, prompts, engine.device)
 
 

@@ -1,0 +1,1 @@
+"""vLLM inside the worker: `opening` starts it, `engine` drives it, `sequence` tells what comes of one request."""
