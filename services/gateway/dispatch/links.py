@@ -1,7 +1,8 @@
 """The gateway's side of the reply channel: one link for each attached worker stream."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from hmac import compare_digest
 
 from google.protobuf.message import DecodeError
@@ -23,6 +24,7 @@ class Link:
         self._frame = AttachResponse()
         self._fetches: list[int] = []
         self._wake = asyncio.Event()
+        self._ended = False
 
     def received(self, sequence: int) -> None:
         """Confirms every reply frame up to `sequence`."""
@@ -49,11 +51,18 @@ class Link:
         self._frame.draining = True
         self._wake.set()
 
-    async def frames(self, pending: PendingTable) -> AsyncIterator[bytes]:
-        """Serialised AttachResponses, for as long as the stream lives."""
+    def end(self) -> None:
+        """The worker has no more to say: so have we."""
+        self._ended = True
+        self._wake.set()
+
+    async def frames(self, pending: PendingTable) -> AsyncGenerator[bytes]:
+        """Serialised AttachResponses, until `end`."""
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if self._ended:
+                return
             frame, self._frame = self._frame, AttachResponse()
             yield frame.SerializeToString()
             while self._fetches:
@@ -128,19 +137,12 @@ class ReplyChannel:
                 self._take(link, _parse(message))
 
         reader = asyncio.create_task(read(), name=f"replies of {link.worker}")
+        reader.add_done_callback(lambda _: link.end())
         try:
-            frames = link.frames(self._pending)
-            while not reader.done():
-                frame = asyncio.ensure_future(anext(frames))
-                try:
-                    await asyncio.wait({frame, reader}, return_when=asyncio.FIRST_COMPLETED)
-                    if not frame.done():
-                        break
-                    yield frame.result()
-                finally:
-                    frame.cancel()
-            if reader.done():
-                reader.result()  # what the worker sent was malformed: the error ends its call
+            async with aclosing(link.frames(self._pending)) as frames:
+                async for frame in frames:
+                    yield frame
+            await reader  # what the worker sent was malformed: the error ends its call
         finally:
             self._links.discard(link)
             reader.cancel()

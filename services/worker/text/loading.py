@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,12 @@ def text_opener(spec: ModelSpec, threads: int) -> Callable[[Path], Awaitable[Tex
 
 
 async def _native(folder: Path, text: TextSpec, threads: int) -> TextModel:
-    """The native engine; torch and transformers are imported by whoever needs them."""
+    """The native engine; torch and transformers are imported by whoever needs them.
+
+    In a thread: they take seconds, in which this worker's other models must go on.
+    """
+    for module in ("services.worker.llm.engine", "services.worker.text.prompts"):
+        await asyncio.to_thread(import_module, module)
     from services.worker.llm.engine import open_engine  # noqa: PLC0415
     from services.worker.llm.options import EngineOptions  # noqa: PLC0415
     from services.worker.text.prompts import HuggingFacePrompts  # noqa: PLC0415
