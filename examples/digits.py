@@ -1,6 +1,7 @@
 """The demo: trains a digits classifier, serves it through the whole local stack, and shows what came of it.
 
     python examples/digits.py [--callers 64] [--requests 5000]
+    python examples/digits.py --export digits.onnx      trains and writes the model, no more
 
 Gateway, queue, micro-batching worker and registry run as processes of their own; every request is a gRPC call.
 """
@@ -150,5 +151,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--requests", type=int, default=5000)
+    parser.add_argument("--export", type=Path)
     arguments = parser.parse_args()
+    if arguments.export:
+        train(arguments.export)
+        parser.exit()
     asyncio.run(demo(arguments.callers, arguments.requests))

@@ -1,5 +1,9 @@
-"""A trace collector small enough for an example: takes spans by OTLP/gRPC and draws one trace as a tree."""
+"""A trace collector small enough for an example: takes spans by OTLP/gRPC and draws each trace as a tree.
 
+python examples/tracing.py [--port 4317]      beside it: headrace up --otlp http://127.0.0.1:4317
+"""
+
+import argparse
 import asyncio
 import contextlib
 import secrets
@@ -25,7 +29,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import (
     TraceServiceServicer,
     add_TraceServiceServicer_to_server,
 )
+from rich.console import Console
 from rich.tree import Tree
+
+# Processes send what they have every five seconds; a trace to which nothing has come for longer is complete.
+QUIET_SECONDS = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +99,45 @@ class Collector(TraceServiceServicer, MetricsServiceServicer):
                     await self._arrived.wait_for(lambda: names <= {span.name for span in mine()})
             return mine()
 
+    async def traces(self, quiet: float) -> AsyncIterator[list[Span]]:
+        """Each trace, once nothing has been added to it for `quiet` seconds; then it is forgotten here."""
+        counts: dict[bytes, tuple[int, float]] = {}
+        while True:
+            await asyncio.sleep(quiet / 10)
+            now, gathered = time.monotonic(), dict[bytes, list[Span]]()
+            for span in self._spans:
+                gathered.setdefault(span.trace_id, []).append(span)
+            for trace_id, spans in gathered.items():
+                count, since = counts.get(trace_id, (0, now))
+                counts[trace_id] = (len(spans), since if count == len(spans) else now)
+                if count == len(spans) and now - since > quiet:
+                    self._spans = [span for span in self._spans if span.trace_id != trace_id]
+                    del counts[trace_id]
+                    yield spans
+
 
 @asynccontextmanager
-async def collecting() -> AsyncIterator[Collector]:
-    """A collector on a free port; its `endpoint` is what HEADRACE_OTLP wants."""
+async def collecting(port: int = 0) -> AsyncIterator[Collector]:
+    """A collector on a port, a free one by default; its `endpoint` is what HEADRACE_OTLP wants."""
     collector, server = Collector(), aio.server()
     add_TraceServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
     add_MetricsServiceServicer_to_server(collector, server)  # type: ignore[no-untyped-call]
-    collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    collector.endpoint = f"http://127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     await server.start()
     try:
         yield collector
     finally:
         await server.stop(0.5)
+
+
+async def watch(port: int) -> None:
+    """Draws every trace that comes, until it is interrupted."""
+    console = Console()
+    async with collecting(port) as collector:
+        console.print(f"takes traces at {collector.endpoint}; Ctrl-C ends it", highlight=False)
+        async for spans in collector.traces(QUIET_SECONDS):
+            root, *others = sorted(spans, key=lambda span: span.start_ns)
+            console.print(draw(root, others), highlight=False, no_wrap=True, overflow="ignore", crop=False)
 
 
 def draw(root: Span, spans: list[Span]) -> Tree:
@@ -142,3 +176,10 @@ def _spans(request: ExportTraceServiceRequest) -> list[Span]:
             for span in scope.spans
         ]
     return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int, default=4317)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(watch(parser.parse_args().port))
