@@ -1,5 +1,6 @@
 """Plain grpc.aio servers and channels: health, reflection, errors and message limits in one place."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -122,12 +123,13 @@ async def serving(
     grace: float = 2.0,
     check: Check | None = None,
     tls: Tls | None = None,
+    ready: asyncio.Event | None = None,
 ) -> AsyncIterator[int]:
     """Serves on `address` ("host:port"; port 0 picks one) and yields the port.
 
-    `services` are the full names that reflection and health report; `register` adds the servicers. On leaving, health
-    turns NOT_SERVING and calls in flight get `grace` seconds. `check` is asked before each call but those of other
-    services, such as health.
+    `services` are the full names that reflection and health report; `register` adds the servicers. Health says SERVING
+    once `ready` is set, at once without one; on leaving it turns NOT_SERVING and calls in flight get `grace` seconds.
+    `check` is asked before each call but those of other services, such as health.
 
     Raises:
         OSError: the address cannot be bound.
@@ -142,12 +144,22 @@ async def serving(
         port = bind(server, address, tls)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address}: {error}") from error
+
+    async def report_health() -> None:
+        await state.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        if ready is not None:
+            await ready.wait()
+        for name in ("", *names):
+            await state.set(name, health_pb2.HealthCheckResponse.SERVING)
+
     await server.start()
-    for name in ("", *names):
-        await state.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reporting = asyncio.create_task(report_health(), name="health")
+    if ready is None:
+        await reporting
     try:
         yield port
     finally:
+        reporting.cancel()
         await state.enter_graceful_shutdown()
         await server.stop(grace)
 

@@ -51,9 +51,10 @@ async def _serve(
     started_ms = time.time_ns() // 1_000_000
     broker = await connect(settings.broker, name=worker_id, tls=tls)
     device = Device(settings.threads, settings.loads)
+    consuming = asyncio.Event()
     async with (
         channel(settings.registry, tls) as registry,
-        serving(settings.listen, [], lambda server: None, grace=0.2, tls=tls) as port,
+        serving(settings.listen, [], lambda server: None, grace=0.2, tls=tls, ready=consuming) as port,
         asyncio.TaskGroup() as group,
     ):
         cache = ArtifactCache(Path(settings.cache), registry)
@@ -113,6 +114,7 @@ async def _serve(
         await _either(stop, known)
         await _either(stop, *(lane.consuming for lane in holdings.lanes()))
         if not stop.is_set():
+            consuming.set()
             print(f"ready worker {address}", flush=True)
         await stop.wait()
         log.info("draining: %d requests in hand", describe().running)
