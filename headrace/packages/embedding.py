@@ -76,7 +76,7 @@ def _pooling(folder: Path, config: dict[str, Any]) -> str:
     path = folder / MODULES
     try:
         modules = [str(module["type"]).rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PackageError(f"{path}: not a list of modules, each with its type: {error!r}") from error
     if further := set(modules) - _MODULES:
         raise PackageError(f"{path}: the model goes through {', '.join(sorted(further))}; only pooling is offered")

@@ -119,7 +119,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise PackageError(f"{path}: not there; expected the folder of a Hugging Face model") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise PackageError(f"{path}: not JSON: {error}") from error
     if not isinstance(value, dict):
         raise PackageError(f"{path}: expected a JSON object, got {type(value).__name__}")

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from headrace.packages.error import PackageError
 from headrace.packages.manifest import Manifest, ManifestError
+from headrace.packages.plain_yaml import plain
 from headrace.v1.model_pb2 import ModelSpec
 
 Keys = tuple[str | int, ...]
@@ -61,7 +62,7 @@ def read_manifest(path: Path) -> ManifestFile:
 
 def _compose(path: Path) -> Any:
     try:
-        return yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        return yaml.compose(plain(path.read_text(encoding="utf-8")), Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""

@@ -41,7 +41,7 @@ def checked_weights(folder: Path) -> list[Path]:
         return files
     try:
         placed: dict[str, str] = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PackageError(f"{index}, weight_map: expected the files of tensors by name: {error!r}") from error
     there = {file.name: _tensors(file) for file in sorted(folder.glob("*.safetensors")) if file.name in placed.values()}
     for name, file_name in placed.items():
@@ -61,7 +61,7 @@ def _tensors(path: Path) -> set[str]:
             raise PackageError(f"{path}: no safetensors file, or cut off: its header cannot have {length} bytes")
         try:
             header: dict[str, Any] = json.loads(file.read(length))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PackageError(f"{path}: no safetensors file: its header is not JSON: {error}") from error
     header.pop("__metadata__", None)
     for name, tensor in header.items():

@@ -114,6 +114,14 @@ def _refuse_pickles(path: Path, archive: PT2ArchiveReader) -> None:
     with zipfile.ZipFile(path) as older:  # how torch.export.load reads the format of before 2.8, its way out of errors
         if "version" in older.namelist():
             raise PackageError(f"{path}: is in the format of before torch 2.8, which unpickles; export it again")
+        # torch.export.save compresses nothing. Compressed or overlapping entries make gigabytes of a kilobyte.
+        members = older.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise PackageError(
+                f"{path}: holds compressed entries, which torch.export.save does not write; export it again"
+            )
+        if (said := sum(member.file_size for member in members)) > path.stat().st_size:
+            raise PackageError(f"{path}: its entries claim {said} bytes, more than the whole file has")
     names = archive.get_file_names()
     for name in names:
         if name not in _KNOWN and not name.startswith(_KNOWN_FOLDERS):

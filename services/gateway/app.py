@@ -148,7 +148,7 @@ async def _gateway(
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
                 openai = openai_router(text, routes, model_infer(protocol)), files_router(jobs), batches_router(jobs)
                 routers = *openai, console_router(feed)
-                http = http_application(protocol, *routers, access=access)
+                http = http_application(protocol, *routers, access=access, most_bytes=settings.max_request_bytes)
                 yield Gateway(guarded(methods, access), http, watch, backend)
             finally:
                 replies.drain()

@@ -13,6 +13,7 @@ from headrace.inference import grpc_service_pb2 as pb
 from services.common.errors import HeadraceError, status_of
 from services.common.tenants.access import Access
 from services.gateway.background import PRIORITY
+from services.gateway.body_limit import BodyLimit
 from services.gateway.calls import KEY, Call, MethodTable, Unary
 from services.gateway.door import TRAILER, HttpDoor, tenant_in
 from services.gateway.openai import errors as openai_errors
@@ -23,12 +24,15 @@ from services.gateway.protocol.service import SERVICE
 _METADATA = ("traceparent", KEY, PRIORITY)
 
 
-def http_application(methods: MethodTable, *further: APIRouter, access: Access | None = None) -> FastAPI:
+def http_application(
+    methods: MethodTable, *further: APIRouter, access: Access | None = None, most_bytes: int
+) -> FastAPI:
     """An ASGI application over the same handlers that gRPC has, and further endpoints.
 
     Args:
         methods: not guarded: the door of this application has found the tenant when they are called.
         access: None: no keys are asked for.
+        most_bytes: of a request's body.
     """
     app = FastAPI(title="Headrace", description="The Open Inference Protocol (KServe v2) and OpenAI's over HTTP.")
 
@@ -36,6 +40,7 @@ def http_application(methods: MethodTable, *further: APIRouter, access: Access |
     app.add_exception_handler(RequestValidationError, openai_errors.on_invalid)  # type: ignore[arg-type]  # narrower
     for router in further:
         app.include_router(router)
+    app.add_middleware(BodyLimit, most=most_bytes, refuse=_refusal)
     if access is not None:
         app.add_middleware(HttpDoor, access=access, refuse=_refusal)
 

@@ -84,7 +84,7 @@ async def _single(
         text = TextGeneration(routes, backend, observer)
         protocol = ProtocolService(routes, backend, observer, ready=backend.ready, control=NoControl()).methods()
         router = openai_router(text, routes, model_infer(protocol))
-        http = http_application(protocol, router, access=access)
+        http = http_application(protocol, router, access=access, most_bytes=settings.max_request_bytes)
         yield Single(guarded({**protocol, **text.methods()}, access), http, backend)
 
 

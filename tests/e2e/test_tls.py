@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import grpc
 import numpy as np
@@ -26,9 +27,10 @@ from tests.support import models
 from tests.support.certificates import Certificates, put
 from tests.support.load import steady_load
 from tests.support.openai_server import openai_server, text_of
-from tests.support.stack import RunningStack, running_stack, wait_until
+from tests.support.stack import RunningStack, descendants, running_stack, wait_until
 
 ROW = {"x": np.zeros((1, 16), np.float32)}
+MOST_BYTES = 4 * 2**20
 SERVERS = ("gateway", "registry", "broker", "worker-1", "jobs", "autoscaler")
 
 
@@ -47,7 +49,10 @@ class Secured:
 def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     folder = tmp_path_factory.mktemp(f"tls-{request.param}")
     certificates = Certificates(folder / "tls")
-    environment = certificates.environment() | {"HEADRACE_INLINE_BYTES": "1024"}
+    environment = certificates.environment() | {
+        "HEADRACE_INLINE_BYTES": "1024",
+        "HEADRACE_MAX_REQUEST_BYTES": str(MOST_BYTES),
+    }
     with running_stack(folder / "data", workers="1..2", front=request.param, environment=environment) as running:
         with RegistryClient(running.address("registry"), tls=certificates.client()) as registry:
             registry.push("add_one", models.add_one(folder / "add_one.onnx"))
@@ -119,6 +124,28 @@ def test_nobody_gets_in_over_http_without_a_certificate(secured: Secured) -> Non
         answer.read()
 
 
+@pytest.mark.parametrize("name", ["gateway", "registry", "broker", "jobs"])
+def test_a_compressed_message_is_not_expanded_past_the_limit(secured: Secured, name: str) -> None:
+    """128 kB that would become 128 MiB."""
+    tls, own = secured.certificates.client(), secured.stack.pid(name)
+    with open_channel(secured.stack.address(name), tls, [("grpc.max_send_message_length", -1)]) as channel:
+        before = peak_bytes(own)
+        call: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        with pytest.raises(grpc.RpcError) as refused:
+            call(bytes(128 * 2**20), timeout=60, compression=grpc.Compression.Gzip)
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert peak_bytes(own) - before < 110 * 2**20
+
+
+def test_a_body_over_the_limit_is_refused(secured: Secured) -> None:
+    url = f"https://{secured.stack.http()}/v2/models/add_one/infer"
+    request = urllib.request.Request(url, b" " * (MOST_BYTES + 1), {"content-type": "application/json"})
+    with pytest.raises(HTTPError, match="413") as refused:
+        urllib.request.urlopen(request, timeout=30, context=secured.certificates.context())
+    with refused.value as answer:
+        assert f"over the limit of {MOST_BYTES} bytes" in json.load(answer)["error"]
+
+
 async def test_new_certificates_come_into_use_under_load_without_a_failed_request(secured: Secured) -> None:
     certificates, stack = secured.certificates, secured.stack
     addresses = [*(stack.address(name) for name in SERVERS), stack.http()]
@@ -160,6 +187,12 @@ def options(tls: Tls) -> list[str]:
 def get(secured: Secured, path: str, *, known: bool = True) -> "urllib.request._UrlopenRet":
     context = secured.certificates.context(known=known)
     return urllib.request.urlopen(f"https://{secured.stack.http()}{path}", timeout=30, context=context)
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process had, or one that it started: Envoy, for one."""
+    status = [Path(f"/proc/{each}/status").read_text() for each in (pid, *descendants(pid))]
+    return max(int(text.split("VmHWM:")[1].split()[0]) * 1024 for text in status)
 
 
 def health(address: str, tls: Tls) -> grpc.StatusCode:

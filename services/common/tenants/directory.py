@@ -7,6 +7,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from headrace.keys import is_hash_line, key_id, matches
+from headrace.packages.plain_yaml import plain
 from services.common.errors import InvalidArgument, Unauthenticated
 from services.common.tenants.tenant import Tenant
 
@@ -77,7 +78,7 @@ class Directory:
 def read_directory(text: str) -> Directory:
     """The directory that a tenants file describes. Raises InvalidArgument: what is wrong, and where."""
     try:
-        said = TenantsFile.model_validate(yaml.safe_load(text) or {})
+        said = TenantsFile.model_validate(yaml.safe_load(plain(text)) or {})
     except yaml.YAMLError as error:
         raise InvalidArgument(f"not YAML: {error}") from error
     except ValidationError as error:

@@ -89,7 +89,7 @@ class TokenVerifier:
                 leeway=LEEWAY_SECONDS,
                 options={"require": ["exp"]},
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, RecursionError) as error:  # it reads JSON of anybody's before a signature
             raise Unauthenticated(f"the token is not valid here: {error}") from error
         return claims
 

@@ -13,6 +13,8 @@ from services.common.errors import InvalidArgument, Unimplemented
 _INTEGER_RANGES = {"INT8": (-(2**7), 2**7), "INT16": (-(2**15), 2**15), "UINT8": (0, 2**8), "UINT16": (0, 2**16)}
 _CONTENTS = {datatype.contents for datatype in DATATYPES.values() if datatype.contents}
 _LENGTH = struct.Struct("<I")
+# Of what an empty tensor would have but for its axes of 0: a sum over those would be as large.
+_MOST_ELEMENTS = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,11 @@ class Signature:
             if self.max_batch_size:
                 rows = self._check_rows(name, shape[0], rows)
             elements = prod(shape)
+            if not elements and prod(filter(None, shape)) > _MOST_ELEMENTS:
+                raise InvalidArgument(
+                    f"input '{name}' has shape {_shape(shape)}: nothing has axes of such sizes; make the others small"
+                    " where one is 0"
+                )
             if raws:
                 if tensor.HasField("contents"):
                     raise InvalidArgument(f"input '{name}' has both typed contents and raw contents; send one")

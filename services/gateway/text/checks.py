@@ -63,7 +63,7 @@ def _check_chat(chat: Chat, route: Route) -> None:
     if chat.template_arguments_json:
         try:
             arguments = json.loads(chat.template_arguments_json)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidArgument(f"template_arguments_json is not JSON: {error}") from error
         if not isinstance(arguments, dict):
             raise InvalidArgument("template_arguments_json is no JSON object")
@@ -72,7 +72,7 @@ def _check_chat(chat: Chat, route: Route) -> None:
 def _check_schema(text: str) -> None:
     try:
         schema = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the JSON Schema is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise InvalidArgument(f"the JSON Schema is a {type(schema).__name__}; expected an object")

@@ -119,7 +119,7 @@ def _object(text: object) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(str(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"sampling_parameters is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidArgument(f"sampling_parameters is a {type(value).__name__}; expected a JSON object")
