@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -100,25 +101,46 @@ def _listen(console: Console) -> str | None:
 
 def _show(pieces: Iterator[TextPiece]) -> str:
     """Prints pieces as they come, and what they were in the end; returns the text."""
-    began, first, texts = time.monotonic(), 0.0, list[str]()
+    pace, texts = Pace(time.monotonic()), list[str]()
     try:
         for piece in pieces:
-            first = first or time.monotonic()
             sys.stdout.write(piece.text)
             sys.stdout.flush()
             texts.append(piece.text)
-            if piece.usage is not None:
-                _sum_up(piece.usage.completion_tokens, first - began, time.monotonic() - first)
+            if piece.usage is None:
+                pace.came(time.monotonic(), len(piece.token_ids))
+            else:
+                print()
+                err().print(f"[dim]{pace.summary(piece.usage.completion_tokens)}[/dim]", highlight=False)
     except KeyboardInterrupt:
         print()
         err().print("[dim]stopped[/dim]")
     return "".join(texts)
 
 
-def _sum_up(tokens: int, wait: float, seconds: float) -> None:
-    print()
-    rate = f", {(tokens - 1) / seconds:.1f} tokens/s" if tokens > 1 and seconds > 0 else ""
-    err().print(f"[dim]{tokens} tokens, the first after {wait * 1000:.0f} ms{rate}[/dim]", highlight=False)
+@dataclass(slots=True)
+class Pace:
+    """When the pieces of a text came, in seconds on a steady clock; `tokens` are those of the first."""
+
+    began: float
+    first: float | None = None
+    last: float = 0.0
+    tokens: int = 1
+
+    def came(self, now: float, tokens: int) -> None:
+        """One more piece; 0 tokens where the engine knows none."""
+        if self.first is None:
+            self.first, self.tokens = now, max(1, tokens)
+        self.last = now
+
+    def summary(self, tokens: int) -> str:
+        """For a person. What came with the first piece says nothing of the pace, and if that was all there is none."""
+        if self.first is None:
+            return f"{tokens} tokens"
+        wait, seconds, rest = (self.first - self.began) * 1000, self.last - self.first, tokens - self.tokens
+        if rest <= 0 or seconds <= 0:
+            return f"{tokens} tokens at once, after {wait:.0f} ms"
+        return f"{tokens} tokens, the first after {wait:.0f} ms, then {rest / seconds:.1f} tokens/s"
 
 
 def _sampling(further: str, **options: Any) -> dict[str, Any]:

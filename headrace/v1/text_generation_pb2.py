@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/v1/text_generation.proto\x12\x0bheadrace.v1\"\xec\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\'\n\x06tokens\x18\x05 \x01(\x0b\x32\x15.headrace.v1.TokenIdsH\x00\x12!\n\x04\x63hat\x18\x06 \x01(\x0b\x32\x11.headrace.v1.ChatH\x00\x12-\n\x08sampling\x18\x07 \x01(\x0b\x32\x1b.headrace.v1.SamplingParams\x12\x10\n\x08priority\x18\x08 \x01(\x05\x42\x08\n\x06prompt\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"S\n\x04\x43hat\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.headrace.v1.ChatMessage\x12\x1f\n\x17template_arguments_json\x18\x02 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\xd3\x06\n\x0eSamplingParams\x12\x0e\n\x01n\x18\x01 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x03\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x07\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x08\x88\x01\x01\x12>\n\nlogit_bias\x18\t \x03(\x0b\x32*.headrace.v1.SamplingParams.LogitBiasEntry\x12\x11\n\x04seed\x18\n \x01(\x03H\t\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x17\n\nignore_eos\x18\r \x01(\x08H\n\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x0e \x01(\rH\x0b\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x0f \x01(\rH\x0c\x88\x01\x01\x12\x15\n\x08logprobs\x18\x10 \x01(\rH\r\x88\x01\x01\x12 \n\x13skip_special_tokens\x18\x11 \x01(\x08H\x0e\x88\x01\x01\x12\'\n\x1ainclude_stop_str_in_output\x18\x12 \x01(\x08H\x0f\x88\x01\x01\x12\x0e\n\x04json\x18\x13 \x01(\tH\x00\x12\x15\n\x0bjson_object\x18\x14 \x01(\x08H\x00\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0c\n\nstructuredB\x04\n\x02_nB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seedB\r\n\x0b_ignore_eosB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\x0b\n\t_logprobsB\x16\n\x14_skip_special_tokensB\x1d\n\x1b_include_stop_str_in_output\"\x82\x02\n\tTextChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.headrace.v1.TokenLogprobs\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\x0bstop_string\x18\x06 \x01(\tH\x00\x12\x14\n\nstop_token\x18\x07 \x01(\rH\x00\x12\x14\n\x0ctoken_offset\x18\x08 \x01(\r\x12\x13\n\x0btext_offset\x18\t \x01(\rB\r\n\x0bstop_reason\"@\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"p\n\rTokenLogprobs\x12)\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x19.headrace.v1.TokenLogprob\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12&\n\x03top\x18\x03 \x03(\x0b\x32\x19.headrace.v1.TokenLogprob\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"w\n\x10GenerateResponse\x12)\n\tsequences\x18\x01 \x03(\x0b\x32\x16.headrace.v1.TextChunk\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Usage\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\"\x86\x01\n\x16GenerateStreamResponse\x12\'\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x16.headrace.v1.TextChunkH\x00\x12#\n\x05usage\x18\x02 \x01(\x0b\x32\x12.headrace.v1.UsageH\x00\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x42\x07\n\x05\x65vent*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xbb\x01\n\x15TextGenerationService\x12I\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\"\x00\x12W\n\x0eGenerateStream\x12\x1c.headrace.v1.GenerateRequest\x1a#.headrace.v1.GenerateStreamResponse\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!headrace/v1/text_generation.proto\x12\x0bheadrace.v1\"\xec\x01\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12\'\n\x06tokens\x18\x05 \x01(\x0b\x32\x15.headrace.v1.TokenIdsH\x00\x12!\n\x04\x63hat\x18\x06 \x01(\x0b\x32\x11.headrace.v1.ChatH\x00\x12-\n\x08sampling\x18\x07 \x01(\x0b\x32\x1b.headrace.v1.SamplingParams\x12\x10\n\x08priority\x18\x08 \x01(\x05\x42\x08\n\x06prompt\"\x17\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\"S\n\x04\x43hat\x12*\n\x08messages\x18\x01 \x03(\x0b\x32\x18.headrace.v1.ChatMessage\x12\x1f\n\x17template_arguments_json\x18\x02 \x01(\t\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"\x8b\x07\n\x0eSamplingParams\x12\x0e\n\x01n\x18\x01 \x01(\rH\x01\x88\x01\x01\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x02\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x03\x88\x01\x01\x12\x12\n\x05top_p\x18\x04 \x01(\x01H\x04\x88\x01\x01\x12\x12\n\x05min_p\x18\x05 \x01(\x01H\x05\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\x06 \x01(\x01H\x06\x88\x01\x01\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x07\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x08\x88\x01\x01\x12>\n\nlogit_bias\x18\t \x03(\x0b\x32*.headrace.v1.SamplingParams.LogitBiasEntry\x12\x11\n\x04seed\x18\n \x01(\x03H\t\x88\x01\x01\x12\x0c\n\x04stop\x18\x0b \x03(\t\x12\x16\n\x0estop_token_ids\x18\x0c \x03(\r\x12\x17\n\nignore_eos\x18\r \x01(\x08H\n\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x0e \x01(\rH\x0b\x88\x01\x01\x12\x17\n\nmin_tokens\x18\x0f \x01(\rH\x0c\x88\x01\x01\x12\x15\n\x08logprobs\x18\x10 \x01(\rH\r\x88\x01\x01\x12 \n\x13skip_special_tokens\x18\x11 \x01(\x08H\x0e\x88\x01\x01\x12\'\n\x1ainclude_stop_str_in_output\x18\x12 \x01(\x08H\x0f\x88\x01\x01\x12\x0e\n\x04json\x18\x13 \x01(\tH\x00\x12\x15\n\x0bjson_object\x18\x14 \x01(\x08H\x00\x12\x0f\n\x05regex\x18\x15 \x01(\tH\x00\x12%\n\x06\x63hoice\x18\x16 \x01(\x0b\x32\x13.headrace.v1.ChoiceH\x00\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x0c\n\nstructuredB\x04\n\x02_nB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x08\n\x06_min_pB\x15\n\x13_repetition_penaltyB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penaltyB\x07\n\x05_seedB\r\n\x0b_ignore_eosB\r\n\x0b_max_tokensB\r\n\x0b_min_tokensB\x0b\n\t_logprobsB\x16\n\x14_skip_special_tokensB\x1d\n\x1b_include_stop_str_in_output\"\x19\n\x06\x43hoice\x12\x0f\n\x07options\x18\x01 \x03(\t\"\x82\x02\n\tTextChunk\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x11\n\ttoken_ids\x18\x03 \x03(\r\x12,\n\x08logprobs\x18\x04 \x03(\x0b\x32\x1a.headrace.v1.TokenLogprobs\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.headrace.v1.FinishReason\x12\x15\n\x0bstop_string\x18\x06 \x01(\tH\x00\x12\x14\n\nstop_token\x18\x07 \x01(\rH\x00\x12\x14\n\x0ctoken_offset\x18\x08 \x01(\r\x12\x13\n\x0btext_offset\x18\t \x01(\rB\r\n\x0bstop_reason\"@\n\x0cTokenLogprob\x12\x10\n\x08token_id\x18\x01 \x01(\r\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x01\"p\n\rTokenLogprobs\x12)\n\x06\x63hosen\x18\x01 \x01(\x0b\x32\x19.headrace.v1.TokenLogprob\x12\x0c\n\x04rank\x18\x02 \x01(\r\x12&\n\x03top\x18\x03 \x03(\x0b\x32\x19.headrace.v1.TokenLogprob\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x15\n\rcached_tokens\x18\x03 \x01(\r\"w\n\x10GenerateResponse\x12)\n\tsequences\x18\x01 \x03(\x0b\x32\x16.headrace.v1.TextChunk\x12!\n\x05usage\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Usage\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\"\x86\x01\n\x16GenerateStreamResponse\x12\'\n\x05\x63hunk\x18\x01 \x01(\x0b\x32\x16.headrace.v1.TextChunkH\x00\x12#\n\x05usage\x18\x02 \x01(\x0b\x32\x12.headrace.v1.UsageH\x00\x12\x15\n\rmodel_version\x18\x03 \x01(\x03\x42\x07\n\x05\x65vent*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xbb\x01\n\x15TextGenerationService\x12I\n\x08Generate\x12\x1c.headrace.v1.GenerateRequest\x1a\x1d.headrace.v1.GenerateResponse\"\x00\x12W\n\x0eGenerateStream\x12\x1c.headrace.v1.GenerateRequest\x1a#.headrace.v1.GenerateStreamResponse\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,8 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._loaded_options = None
   _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_options = b'8\001'
-  _globals['_FINISHREASON']._serialized_start=2080
-  _globals['_FINISHREASON']._serialized_end=2175
+  _globals['_FINISHREASON']._serialized_start=2163
+  _globals['_FINISHREASON']._serialized_end=2258
   _globals['_GENERATEREQUEST']._serialized_start=51
   _globals['_GENERATEREQUEST']._serialized_end=287
   _globals['_TOKENIDS']._serialized_start=289
@@ -44,21 +44,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHATMESSAGE']._serialized_start=399
   _globals['_CHATMESSAGE']._serialized_end=443
   _globals['_SAMPLINGPARAMS']._serialized_start=446
-  _globals['_SAMPLINGPARAMS']._serialized_end=1297
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=995
-  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=1043
-  _globals['_TEXTCHUNK']._serialized_start=1300
-  _globals['_TEXTCHUNK']._serialized_end=1558
-  _globals['_TOKENLOGPROB']._serialized_start=1560
-  _globals['_TOKENLOGPROB']._serialized_end=1624
-  _globals['_TOKENLOGPROBS']._serialized_start=1626
-  _globals['_TOKENLOGPROBS']._serialized_end=1738
-  _globals['_USAGE']._serialized_start=1740
-  _globals['_USAGE']._serialized_end=1820
-  _globals['_GENERATERESPONSE']._serialized_start=1822
-  _globals['_GENERATERESPONSE']._serialized_end=1941
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1944
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=2078
-  _globals['_TEXTGENERATIONSERVICE']._serialized_start=2178
-  _globals['_TEXTGENERATIONSERVICE']._serialized_end=2365
+  _globals['_SAMPLINGPARAMS']._serialized_end=1353
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_start=1051
+  _globals['_SAMPLINGPARAMS_LOGITBIASENTRY']._serialized_end=1099
+  _globals['_CHOICE']._serialized_start=1355
+  _globals['_CHOICE']._serialized_end=1380
+  _globals['_TEXTCHUNK']._serialized_start=1383
+  _globals['_TEXTCHUNK']._serialized_end=1641
+  _globals['_TOKENLOGPROB']._serialized_start=1643
+  _globals['_TOKENLOGPROB']._serialized_end=1707
+  _globals['_TOKENLOGPROBS']._serialized_start=1709
+  _globals['_TOKENLOGPROBS']._serialized_end=1821
+  _globals['_USAGE']._serialized_start=1823
+  _globals['_USAGE']._serialized_end=1903
+  _globals['_GENERATERESPONSE']._serialized_start=1905
+  _globals['_GENERATERESPONSE']._serialized_end=2024
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=2027
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=2161
+  _globals['_TEXTGENERATIONSERVICE']._serialized_start=2261
+  _globals['_TEXTGENERATIONSERVICE']._serialized_end=2448
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from services.common.errors import InvalidArgument
 
@@ -18,14 +19,30 @@ class StructuredOutput:
     Attributes:
         json: a JSON Schema, as JSON text.
         json_object: any JSON object.
+        regex: a regular expression, which the whole text matches.
+        choice: some texts.
     """
 
     json: str | None = None
     json_object: bool = False
+    regex: str | None = None
+    choice: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if (self.json is not None) == self.json_object:
-            raise InvalidArgument("structured output needs exactly one of json (a JSON Schema) and json_object")
+        if (self.json is not None) + self.json_object + (self.regex is not None) + bool(self.choice) != 1:
+            raise InvalidArgument(
+                "structured output needs exactly one of json (a JSON Schema), json_object, regex, choice"
+            )
+        if not all(self.choice):
+            raise InvalidArgument("choice has an empty text; expected texts of at least one character")
+
+    def named(self) -> dict[str, Any]:
+        """By vLLM's names."""
+        if self.json is not None:
+            return {"json": self.json}
+        if self.regex is not None:
+            return {"regex": self.regex}
+        return {"choice": list(self.choice)} if self.choice else {"json_object": True}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

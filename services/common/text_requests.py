@@ -29,6 +29,10 @@ def sampling_params(asked: Asked) -> SamplingParams:
             given["structured"] = StructuredOutput(json=asked.json)
         case "json_object" if asked.json_object:
             given["structured"] = StructuredOutput(json_object=True)
+        case "regex":
+            given["structured"] = StructuredOutput(regex=asked.regex)
+        case "choice":
+            given["structured"] = StructuredOutput(choice=tuple(asked.choice.options))
     params = SamplingParams(
         stop=tuple(asked.stop),
         stop_token_ids=tuple(asked.stop_token_ids),

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from headrace import AsyncClient, Client
 from headrace.client.errors import InvalidArgumentError
+from tests.e2e.test_clients import PYTHON, ROOT
 from tests.support.embedding_models import expected, save_bert
 from tests.support.llm_models import check_greedy, oracle, save_model, tokenizer
 from tests.support.single import Replica, replica
@@ -25,6 +28,7 @@ PROMPT = "the wheel turns"
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = save_model(tmp_path_factory.mktemp("llama") / "words")
     (folder / "model.yaml").write_text("llm: {kv_cache_memory: 64MiB, dtype: float32}\n")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
     return folder
 
 
@@ -71,6 +75,27 @@ def test_openais_endpoints(words: Replica, model: Path) -> None:
         whole = client.generate("words", PROMPT, temperature=0, max_tokens=12, n=2, timeout=60)
     asked = {"model": "words", "prompt": PROMPT, "temperature": 0, "max_tokens": 12, "n": 2}
     assert [choice["text"] for choice in post(words, "completions", asked)["choices"]] == whole.texts
+
+
+def test_log_probabilities_and_structured_output_by_the_openai_package(words: Replica, model: Path) -> None:
+    expected = {"prompt": PROMPT, **greedy_logprobs(model, 8)}
+    command = [str(PYTHON), "tests/clients/openai_native.py", f"http://{words.http}/v1", json.dumps(expected)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    if ended.returncode:
+        pytest.fail(ended.stdout + ended.stderr)
+
+
+@torch.inference_mode()
+def greedy_logprobs(model: Path, count: int) -> dict[str, Any]:
+    """What transformers makes of the prompt, a token at a time."""
+    reference, ids, tokens, logprobs = oracle(model), tokenizer().encode(PROMPT).ids, [], []
+    for _ in range(count):
+        scores = reference(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        token = int(scores.argmax())
+        ids.append(token)
+        tokens.append(tokenizer().decode([token], skip_special_tokens=False))
+        logprobs.append(float(scores[token]))
+    return {"tokens": tokens, "logprobs": logprobs}
 
 
 def test_what_does_not_fit_is_refused_and_nobody_waits_for_it(words: Replica) -> None:

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from headrace.cli.console import exit_codes
 from headrace.cli.inference import _array
 from headrace.cli.main import app
+from headrace.cli.text import Pace
 from headrace.client.errors import HeadraceError, InternalError, InvalidArgumentError, NotFoundError, UnavailableError
 
 COMMANDS = {
@@ -105,3 +106,23 @@ def test_up_says_how_workers_are_counted(said: str) -> None:
     result = CliRunner().invoke(app, ["up", f"--workers={said}"], env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert "expected a number such as 2, or a range such as 0..6" in result.output
+
+
+@pytest.mark.parametrize(
+    ("pieces", "tokens", "summary"),
+    [
+        ([(10.1, 1), (10.6, 1), (11.1, 1)], 3, "3 tokens, the first after 100 ms, then 2.0 tokens/s"),
+        ([(10.1, 8), (10.6, 4)], 12, "12 tokens, the first after 100 ms, then 8.0 tokens/s"),
+        ([(10.1, 30), (10.1001, 0)], 30, "30 tokens at once, after 100 ms"),
+        ([(10.1, 0), (12.1, 0)], 5, "5 tokens, the first after 100 ms, then 2.0 tokens/s"),
+        ([(10.1, 5)], 5, "5 tokens at once, after 100 ms"),
+        ([], 0, "0 tokens"),
+    ],
+)
+def test_the_pace_of_a_text_is_that_of_its_later_pieces(
+    pieces: list[tuple[float, int]], tokens: int, summary: str
+) -> None:
+    pace = Pace(began=10.0)
+    for now, count in pieces:
+        pace.came(now, count)
+    assert pace.summary(tokens) == summary

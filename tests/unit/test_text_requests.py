@@ -2,6 +2,7 @@
 
 import pytest
 
+from headrace.v1.text_generation_pb2 import Choice
 from headrace.v1.text_generation_pb2 import SamplingParams as Asked
 from services.common.errors import InvalidArgument
 from services.common.sampling import SamplingParams, StructuredOutput
@@ -31,6 +32,15 @@ def test_everything_else_keeps_its_name() -> None:
     assert (params.n, params.top_k, params.top_p, params.min_p, params.ignore_eos) == (2, 5, 0.5, 0.25, True)
     assert (params.stop, params.stop_token_ids, dict(params.logit_bias)) == (("\n",), (3,), {7: -1.5})
     assert params.structured == StructuredOutput(json='{"type": "object"}')
+
+
+def test_what_the_text_must_match_is_one_thing() -> None:
+    assert sampling_params(Asked(regex="a+")).structured == StructuredOutput(regex="a+")
+    choice = Asked(choice=Choice(options=["a", "b"]))
+    assert sampling_params(choice).structured == StructuredOutput(choice=("a", "b"))
+    for wrong in (Asked(choice=Choice()), Asked(choice=Choice(options=["a", ""]))):
+        with pytest.raises(InvalidArgument, match=r"exactly one of json|choice has an empty text"):
+            sampling_params(wrong)
 
 
 @pytest.mark.parametrize(

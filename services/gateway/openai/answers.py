@@ -71,18 +71,15 @@ class CompletionForm:
         }
 
     def _listed(self, chunk: TextChunk) -> dict[str, Any]:
-        tokens, tops, offsets, offset = [], [], [], chunk.text_offset
+        tokens, offsets, offset = [], [], chunk.text_offset
         for each in chunk.logprobs:
             tokens.append(each.chosen.token)
-            tops.append({best.token: best.logprob for best in (*each.top, each.chosen)})
             offsets.append(offset)
             offset += len(each.chosen.token)
         return {
             "tokens": tokens,
             "token_logprobs": [each.chosen.logprob for each in chunk.logprobs],
-            "top_logprobs": [
-                {best.token: best.logprob for best in (*each.top, each.chosen)} for each in chunk.logprobs
-            ],
+            "top_logprobs": [_by_text(each) for each in chunk.logprobs],
             "text_offset": offsets,
         }
 
@@ -136,9 +133,16 @@ def _ending(chunk: TextChunk) -> dict[str, Any]:
     return {"finish_reason": _REASONS.get(chunk.finish_reason), "stop_reason": stop}
 
 
+def _by_text(logprobs: TokenLogprobs) -> dict[str, float]:
+    """Tokens that are parts of characters share a text: the drawn one has it, else the better one."""
+    return {each.token: each.logprob for each in (*reversed(logprobs.top), logprobs.chosen)}
+
+
 def _entry(logprobs: TokenLogprobs) -> dict[str, Any]:
     return {**_token(logprobs.chosen), "top_logprobs": [_token(best) for best in logprobs.top]}
 
 
 def _token(logprob: TokenLogprob) -> dict[str, Any]:
-    return {"token": logprob.token, "logprob": logprob.logprob, "bytes": list(logprob.token.encode())}
+    # A part of a character is not known by its bytes here; OpenAI has null for that.
+    known = None if "\ufffd" in logprob.token else list(logprob.token.encode())
+    return {"token": logprob.token, "logprob": logprob.logprob, "bytes": known}

@@ -11,6 +11,7 @@ from services.gateway.openai.schemas import (
     Message,
     ResponseFormat,
     Sampling,
+    StructuredOutputs,
 )
 
 MOST_PROMPTS = 128
@@ -84,6 +85,8 @@ def _sampling(asked: Sampling) -> SamplingParams:
     sampling.stop_token_ids.extend(_ids(asked.stop_token_ids or []).ids)
     if asked.response_format is not None:
         _set_format(sampling, asked.response_format)
+    if (structured := _structured(asked)) is not None:
+        _set_structured(sampling, structured)
     return sampling
 
 
@@ -105,6 +108,36 @@ def _set_format(sampling: SamplingParams, wanted: ResponseFormat) -> None:
         if schema is None:
             raise InvalidArgument("response_format.json_schema.schema is missing; expected a JSON Schema")
         sampling.json = json.dumps(schema)
+
+
+def _structured(asked: Sampling) -> StructuredOutputs | None:
+    """By its new name or the old ones."""
+    older = {
+        name: value
+        for name in ("json", "regex", "choice", "grammar")
+        if (value := getattr(asked, f"guided_{name}")) is not None
+    }
+    return asked.structured_outputs or (StructuredOutputs(**older) if older else None)
+
+
+def _set_structured(sampling: SamplingParams, wanted: StructuredOutputs) -> None:
+    if wanted.grammar is not None:
+        raise Unimplemented("grammars are not offered; use a JSON Schema, a regex or a choice")
+    said = [wanted.json_schema is not None, wanted.regex is not None, wanted.choice is not None, wanted.json_object]
+    if sum(map(bool, said)) != 1 or sampling.WhichOneof("structured") is not None:
+        raise InvalidArgument(
+            "structured_outputs needs exactly one of json, json_object, regex and choice, and nothing else"
+        )
+    if wanted.json_schema is not None:
+        schema = wanted.json_schema
+        sampling.json = schema if isinstance(schema, str) else json.dumps(schema)
+    elif wanted.regex is not None:
+        sampling.regex = wanted.regex
+    elif wanted.choice is not None:
+        sampling.choice.options.extend(wanted.choice)
+        sampling.choice.SetInParent()
+    else:
+        sampling.json_object = True
 
 
 def _prompts(prompt: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:

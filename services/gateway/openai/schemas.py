@@ -32,6 +32,16 @@ class ResponseFormat(Part):
     json_schema: JsonSchema | None = None
 
 
+class StructuredOutputs(Part):
+    """vLLM's way to say what the text must match."""
+
+    json_schema: dict[str, Any] | str | None = Field(default=None, alias="json")
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+
+
 class Sampling(Part):
     """What both endpoints have; ranges are checked where every protocol's are."""
 
@@ -57,6 +67,12 @@ class Sampling(Part):
     ignore_eos: bool | None = None
     skip_special_tokens: bool | None = None
     include_stop_str_in_output: bool | None = None
+    structured_outputs: StructuredOutputs | None = None
+    # vLLM's older names for the same.
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
     priority: int = 0
 
 

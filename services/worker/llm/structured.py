@@ -4,6 +4,7 @@ A sequence's matcher follows its output tokens. It belongs to the sequence and n
 and one that is resumed here is followed from its first token.
 """
 
+import json
 from collections.abc import Sequence as Run
 from dataclasses import dataclass
 
@@ -48,21 +49,21 @@ class Grammars:
         """Compiles what a request asks for.
 
         Raises:
-            InvalidArgument: the schema is no schema, or none that llguidance knows; or the model cannot end.
+            InvalidArgument: the schema or expression is none, or none that llguidance knows; or the model cannot end.
         """
         if not self._eos:
             raise InvalidArgument("structured output needs a model with an end token; this one's folder names none")
         if self._lexicon is None:  # a second of work for a large vocabulary, and few ask for it
             size = max(self._vocabulary, self._tokenizer.get_vocab_size())
             self._lexicon = llguidance.LLTokenizer(self._tokenizer.to_str(), n_vocab=size, eos_token=self._eos)
-        schema = _ANY_OBJECT if structured.json_object else structured.json or ""
+        expected = "a regular expression" if structured.regex is not None else "a JSON Schema"
         try:
-            grammar = llguidance.LLMatcher.grammar_from_json_schema(schema)
+            grammar = _grammar(structured)
         except ValueError as error:
-            raise InvalidArgument(f"structured output: {error}; expected a JSON Schema") from error
+            raise InvalidArgument(f"structured output: {error}; expected {expected}") from error
         matcher = llguidance.LLMatcher(self._lexicon, grammar)
         if matcher.is_error():
-            raise InvalidArgument(f"structured output: {matcher.get_error()}; expected a JSON Schema")
+            raise InvalidArgument(f"structured output: {matcher.get_error()}; expected {expected}")
         self._matchers[request_id] = _Matcher(matcher)
 
     def release(self, request_id: str) -> None:
@@ -91,3 +92,18 @@ class Grammars:
         found = np.frombuffer(state.matcher.compute_bitmask(), np.int32)
         mask[:] = 0
         mask[: len(found)] = found[: len(mask)]
+
+
+def _grammar(structured: StructuredOutput) -> str:
+    """As llguidance has it. Raises ValueError."""
+    known = llguidance.LLMatcher
+    if structured.regex is not None:
+        return known.grammar_from_regex(structured.regex)
+    if structured.choice:
+        return known.grammar_from_lark(_one_of(structured.choice))
+    return known.grammar_from_json_schema(structured.json or _ANY_OBJECT)
+
+
+def _one_of(texts: tuple[str, ...]) -> str:
+    """Lark's strings are written as JSON's."""
+    return "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)

@@ -27,7 +27,7 @@ from services.common.errors import (
     QueueFull,
     Unavailable,
 )
-from services.common.sampling import SamplingParams
+from services.common.sampling import SamplingParams, StructuredOutput
 from services.worker.llm.port import EngineStats, GenerationRequest, TokenOutput
 from services.worker.text.model import Prompt
 
@@ -234,16 +234,20 @@ def completion(request: GenerationRequest, model: str) -> tuple[str, dict[str, A
         name: getattr(params, name) for name in _BEYOND_OPENAI if getattr(params, name) != getattr(_DEFAULTS, name)
     }
     if params.structured is not None:
-        body["response_format"] = _response_format(params.structured.json)
+        body |= _structured(params.structured)
     if isinstance(request.source, tuple):
         return "chat/completions", {**body, "messages": list(request.source)}
     return "completions", {**body, "prompt": list(request.prompt) or request.source}
 
 
-def _response_format(schema: str | None) -> dict[str, Any]:
-    if schema is None:
-        return {"type": "json_object"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": json.loads(schema)}}
+def _structured(wanted: StructuredOutput) -> dict[str, Any]:
+    """In OpenAI's form where it has one, else in vLLM's."""
+    if wanted.json_object:
+        return {"response_format": {"type": "json_object"}}
+    if wanted.json is not None:
+        schema = {"name": "answer", "strict": True, "schema": json.loads(wanted.json)}
+        return {"response_format": {"type": "json_schema", "json_schema": schema}}
+    return {"structured_outputs": wanted.named()}
 
 
 def _refusal(status: int, text: str) -> HeadraceError:

@@ -1,6 +1,7 @@
 """Grammars: whatever tokens a model prefers, the text fits the schema."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -71,6 +72,26 @@ def test_only_those_that_asked_are_bound() -> None:
     assert allowed is not None and allowed[0].all() and not allowed[1].all()
     made.release("bound")
     assert made.allowed([sequence("bound")], VOCABULARY) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_text_matches_the_expression_or_is_one_of_the_choices(seed: int) -> None:
+    made = grammars()
+    choice = ("yes", 'a "no"', "Größe\n", "yesterday")
+    for name, wanted in (
+        ("a", StructuredOutput(regex=r"[A-Z]{2}-[0-9]{3,5}( ok)?")),
+        ("b", StructuredOutput(choice=choice)),
+    ):
+        one = sequence(name)
+        made.admit(name, wanted)
+        walk(made, one, seed)
+        text = tokenizer().decode(one.output_tokens)
+        assert re.fullmatch(wanted.regex, text) if wanted.regex is not None else text in choice
+
+
+def test_what_is_no_expression_is_refused() -> None:
+    with pytest.raises(InvalidArgument, match=r"(?s)structured output: .*expected a regular expression"):
+        grammars().admit("a", StructuredOutput(regex="(("))
 
 
 @pytest.mark.parametrize("schema", ["no json", '{"type": "banana"}', "[1]"])

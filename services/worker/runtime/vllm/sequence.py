@@ -42,9 +42,7 @@ def sampling_arguments(request: GenerationRequest) -> dict[str, Any]:
             raise FailedPrecondition(
                 "the worker died, and vLLM cannot go on in the middle of structured output; send it again"
             )
-        arguments["structured_outputs"] = (
-            {"json_object": True} if params.structured.json is None else {"json": params.structured.json}
-        )
+        arguments["structured_outputs"] = params.structured.named()
     return arguments
 
 
