@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings each system up from nothing on a real Docker engine, uses it, breaks it, and takes it down again.
-#     deploy/compose/test.sh [SYSTEM …]       (cluster, autoscale, multi-model, llm, single, observability; all if none is named)
+#     deploy/compose/test.sh [SYSTEM …]       (cluster, autoscale, multi-model, llm, single, jobs, observability; all if none)
 # Needs Docker with compose, and this checkout's .venv (`make test` or `make demo` makes it).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -15,7 +15,10 @@ say() { printf '\n== %s\n' "$*"; }
 script=check.py # whose `push` and `load` a system is tried with
 check() { .venv/bin/python "deploy/compose/$script" "$@" --address "$address" --registry "$registry"; }
 down() { docker compose --profile '*' down --volumes --timeout 60 >/dev/null 2>&1; }
-up() { docker compose --progress quiet --profile "$1" up --detach --build --wait --wait-timeout 180 >/dev/null; }
+up() { # PROFILE [MORE OPTIONS …]
+  local profile=$1; shift
+  docker compose --progress quiet --profile "$profile" "$@" up --detach --build --wait --wait-timeout 180 >/dev/null
+}
 # under_load SECONDS COMMAND…: runs the command in the middle of a steady load, none of which may fail.
 under_load() {
   local seconds=$1 log; shift
@@ -56,7 +59,8 @@ until_workers() { # NUMBER: within two minutes
   for _ in $(seq 240); do [ "$(workers)" != "$1" ] || return 0; sleep 0.5; done
   echo "waited two minutes for $1 workers; there are $(workers)" >&2; return 1
 }
-scale() { .venv/bin/python -m headrace.cli.main scale --autoscaler "127.0.0.1:$AUTOSCALER_PORT" "$@"; }
+headrace() { .venv/bin/python -m headrace.cli.main "$@"; }
+scale() { headrace scale --autoscaler "127.0.0.1:$AUTOSCALER_PORT" "$@"; }
 more_and_fewer() { scale --min 3; until_workers 3; scale --min 0 --max 1; until_workers 1; }
 
 autoscale() {
@@ -65,7 +69,7 @@ autoscale() {
   for _ in $(seq 240); do scale --json >/dev/null 2>&1 && check push && break; sleep 0.5; done
   say "nobody calls: no workers"; until_workers 0
   say "one call wakes one, a load goes through"
-  time .venv/bin/python -m headrace.cli.main infer digits --random --timeout 120 --address "$address" >/dev/null
+  time headrace infer digits --random --timeout 120 --address "$address" >/dev/null
   check load --seconds 5
   docker compose --profile cluster ps worker
   say "up to three and down to one under load"; under_load 60 more_and_fewer
@@ -89,6 +93,22 @@ llm() {
   say "kill -9 of a worker in the middle of its streams"; under_load 15 kill_and_restart worker-llm-1
   say "an ordinary stop of a worker under load: it hands its streams over"
   under_load 15 docker stop --time 40 "$COMPOSE_PROJECT_NAME-worker-llm-2"
+}
+
+jobs() {
+  export JOBS_PORT=${JOBS_PORT:-18006}
+  say "jobs: a cluster with the job service"; up jobs --profile cluster
+  check push
+  local file job; file=$(mktemp)
+  .venv/bin/python -c 'import json, random
+for _ in range(3000): print(json.dumps({"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 64], "data": [random.random() for _ in range(64)]}]}))' >"$file"
+  say "3,000 requests in a file; the job service, a gateway and the worker are killed meanwhile"
+  job=$(headrace job submit "$file" --model digits --jobs "127.0.0.1:$JOBS_PORT" --json | .venv/bin/python -c 'import json, sys; print(json.load(sys.stdin)["id"])')
+  kill_and_restart jobs-1; kill_and_restart gateway-2; kill_and_restart worker-1
+  until headrace job watch "$job" --jobs "127.0.0.1:$JOBS_PORT" >/dev/null; do sleep 1; done
+  headrace job results "$job" --jobs "127.0.0.1:$JOBS_PORT" | sort -u | grep --count '"status_code": *200'
+  headrace job show "$job" --jobs "127.0.0.1:$JOBS_PORT"
+  rm "$file"
 }
 
 prometheus_says() { curl --silent --fail --get "http://127.0.0.1:$PROMETHEUS_PORT/api/v1/query" --data-urlencode "query=$1"; }
@@ -130,7 +150,7 @@ single() {
   docker compose logs --tail 3 single | grep 'outcome=ok'
 }
 
-[ $# -gt 0 ] || set -- cluster autoscale multi-model llm single observability
+[ $# -gt 0 ] || set -- cluster autoscale multi-model llm single jobs observability
 for system in "$@"; do
   down
   "$system"
