@@ -18,6 +18,8 @@ __all__ = ["Package", "PackageError", "local_path", "read_package"]
 PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".ckpt", ".dill"}
 RUNTIMES = {".onnx": "onnx", ".pt2": "torch"}
 MANIFEST = "model.yaml"
+# What is nothing but its model.yaml.
+WITHOUT_FILES = {"openai": remote_spec, "identity": identity_spec, "ensemble": ensemble_spec}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,11 @@ def _read_folder(folder: Path) -> Package:
             raise PackageError(f"{file}: links are not followed; put the file itself into the folder")
     files = [file for file in found if file.is_file() and file != folder / MANIFEST]
     said = read_manifest(folder / MANIFEST)
-    if said.manifest.runtime == "openai":
-        return Package(remote_spec(said), {MANIFEST: folder / MANIFEST})
-    if said.manifest.runtime == "identity":
-        return Package(identity_spec(said), {MANIFEST: folder / MANIFEST})
-    if said.manifest.runtime == "ensemble":
-        return Package(ensemble_spec(said), {MANIFEST: folder / MANIFEST})
+    if (spec_of := WITHOUT_FILES.get(said.manifest.runtime or "")) is not None:
+        return Package(spec_of(said), {MANIFEST: folder / MANIFEST})
+    if said.manifest.runtime == "tokenizer":
+        spec = _tokenizer(folder, said)
+        return Package(spec, {spec.entry: folder / spec.entry})
     if said.manifest.runtime == "embedding" or (said.manifest.runtime is None and is_sentence_encoder(folder)):
         _refuse_pickles([file for file in files if file.parent == folder], "save the weights as safetensors")
         spec, needed = read_embedding_model(folder, files, said)
@@ -154,6 +155,15 @@ def _inspect(entry: Path, runtime: str) -> ModelSpec:
         return inspect_export(entry)
     except ImportError as error:
         raise _lacking(entry, runtime, error) from error
+
+
+def _tokenizer(folder: Path, said: ManifestFile) -> ModelSpec:
+    try:
+        from headrace.packages.tokenizer import tokenizer_spec  # noqa: PLC0415
+
+        return tokenizer_spec(folder, said)
+    except ImportError as error:
+        raise _lacking(folder, "tokenizer", error) from error
 
 
 def _lacking(entry: Path, runtime: str, error: ImportError) -> PackageError:

@@ -25,8 +25,9 @@ _OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
-# Called with a method's path, the caller's metadata and the name in the request, if any; raises what speaks against it.
-Check = Callable[[str, Mapping[str, str | bytes], str], None]
+# Called with a method's path, the caller's metadata and the request (a stream's is its iterator); raises what speaks
+# against it.
+Check = Callable[[str, Mapping[str, str | bytes], Any], None]
 _CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -65,7 +66,7 @@ class ErrorInterceptor(aio.ServerInterceptor):
         def entrance(request: Any, context: Any) -> Any:
             request = parse(request)
             if check is not None:
-                check(method, dict(context.invocation_metadata() or ()), getattr(request, "name", ""))
+                check(method, dict(context.invocation_metadata() or ()), request)
             return request
 
         return entrance

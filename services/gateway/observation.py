@@ -5,6 +5,7 @@ import time
 
 from headrace.v1.reply_pb2 import Receipt
 from services.common.errors import PoisonedRequest, QueueFull, status_of
+from services.common.queues import queue_name
 from services.common.telemetry.generations import GenerationInstruments
 from services.common.telemetry.instruments import GatewayInstruments, GatewayModel, GatewayTenant
 from services.common.telemetry.requests import RequestTrace
@@ -60,6 +61,8 @@ class Observed:
         seconds = now - self._began
         self._record.stats.answered(now, time.time_ns() // 1_000_000, seconds, rows, receipt)
         self._record.series.finished(0, seconds)
+        if receipt.stages:
+            self._observer.ran(rows, receipt)
         if self._tenant is not None:
             self._tenant.finished(0, compute_seconds(receipt, rows))
         if self.trace is not None:
@@ -111,6 +114,12 @@ class Observer:
         tenant = None if call.tenant is None else self._instruments.tenant(call.tenant.name)
         return Observed(self, route, self._record(route), trace, tenant)
 
+    def ran(self, rows: int, receipt: Receipt) -> None:
+        """An ensemble's steps ran, too: each counts for its own model, as with Triton."""
+        for stage in receipt.stages:
+            record = self._record_of(stage.model, stage.version)
+            record.stats.ran(time.time_ns() // 1_000_000, rows, receipt, stage.compute_us)
+
     def republished(self, route: Route) -> None:
         """A request of the route was published again."""
         self._record(route).series.republished.add()
@@ -134,8 +143,14 @@ class Observer:
             self.generations.forget(route.name, route.version)
 
     def _record(self, route: Route) -> RouteRecord:
-        record = self._records.get(route.queue)
-        if record is None:
-            series = self._instruments.of(route.name, route.version, background=route.background)
-            record = self._records[route.queue] = RouteRecord(series)
+        return self._records.get(route.queue) or self._make(
+            route.queue, route.name, route.version, background=route.background
+        )
+
+    def _record_of(self, name: str, version: int) -> RouteRecord:
+        queue = queue_name(name, version)
+        return self._records.get(queue) or self._make(queue, name, version)
+
+    def _make(self, queue: str, name: str, version: int, *, background: bool = False) -> RouteRecord:
+        record = self._records[queue] = RouteRecord(self._instruments.of(name, version, background=background))
         return record

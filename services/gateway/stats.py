@@ -61,13 +61,23 @@ class ModelStats:
         """One request was answered after `seconds`; `now` is monotonic."""
         self.success.add(int(seconds * 1e9))
         self.queue.add((receipt.queue_us + receipt.batch_us) * 1000)
-        self.compute.add(receipt.compute_us * 1000)
         self.rows += rows
         self.last_unix_ms = unix_ms
-        share = max(1, receipt.batch_requests)
-        self._executions[receipt.batch_rows] += 1_000_000 // share
-        self._compute_by_rows[receipt.batch_rows] += receipt.compute_us * 1000 // share
+        self._computed(receipt, receipt.compute_us)
         self._recent.append((now, seconds))
+
+    def _computed(self, receipt: Receipt, compute_us: int) -> None:
+        share = max(1, receipt.batch_requests)
+        self.compute.add(compute_us * 1000)
+        self._executions[receipt.batch_rows] += 1_000_000 // share
+        self._compute_by_rows[receipt.batch_rows] += compute_us * 1000 // share
+
+    def ran(self, unix_ms: int, rows: int, receipt: Receipt, compute_us: int) -> None:
+        """It ran as a step for a request to an ensemble: no caller's request, so it says nothing of latencies."""
+        self.success.add(compute_us * 1000)
+        self.rows += rows
+        self.last_unix_ms = unix_ms
+        self._computed(receipt, compute_us)
 
     def failed(self, now: float, seconds: float, *, blamed: bool) -> None:
         """One accepted request failed after `seconds`; `blamed`: through no fault of its caller."""

@@ -4,6 +4,7 @@ Jobs run for the tenant of this service's own key, and their owners see each oth
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from services.common.rpc import Check
 from services.common.tenants.access import Access
@@ -12,7 +13,7 @@ from services.common.tenants.access import Access
 def operators_only(access: Access) -> Check:
     """Looks at the key of each call but health and reflection."""
 
-    def check(method: str, metadata: Mapping[str, str | bytes], name: str) -> None:
+    def check(method: str, metadata: Mapping[str, str | bytes], request: Any) -> None:
         if not method.startswith("/grpc."):
             access.tenant_of(metadata).check_write()
 

@@ -79,21 +79,25 @@ class Assembly:
             while loader.loaded:
                 try:
                     members = self._members()
-                    if _keys(members) == _keys(self._held):
-                        return
-                    entered, reason = await self._bring_in(members, holder, urgent=True)
-                    if entered is Entered.LOADED and loader.loaded:
-                        loader.replace(self._build(members))
-                        self._held, members = members, self._held
-                except HeadraceError as error:
-                    entered, reason = Entered.FAILED, str(error)
+                except HeadraceError as error:  # the next change of a step's model makes it look again
+                    self._stays(str(error))
+                    return
+                if _keys(members) == _keys(self._held):
+                    return
+                entered, reason = await self._bring_in(members, holder, urgent=True)
+                if entered is Entered.LOADED and loader.loaded:
+                    loader.replace(self._build(members))
+                    self._held, members = members, self._held
                 self._release([each for each in members if each not in self._held], holder)
                 if entered is Entered.NO_ROOM and await holder.leave():
                     return
                 if entered is Entered.FAILED:
-                    log.error("ensemble '%s' goes on with the models that it has: %s", self._version.name, reason)
+                    self._stays(reason)
                 if entered is not Entered.LOADED:
                     await asyncio.sleep(FOLLOW_SECONDS)
+
+    def _stays(self, reason: str) -> None:
+        log.error("ensemble '%s' goes on with the models that it has: %s", self._version.name, reason)
 
     def _members(self) -> list[Member]:
         """What the steps name now, one for each step. Raises HeadraceError where one is not there or does not fit."""
@@ -117,6 +121,8 @@ class Assembly:
                 entered = await member.occupancy.enter(urgent=urgent)
                 if entered is not Entered.LOADED:
                     return entered, f"its step's {member.loader.why_not()}" if entered is Entered.FAILED else ""
+            if not all(member.loader.loaded for member in members):  # one was deleted meanwhile
+                return Entered.NO_ROOM, ""
         return Entered.LOADED, ""
 
     def _release(self, members: list[Member], holder: Occupancy) -> None:

@@ -202,6 +202,11 @@ def test_the_registry_is_written_by_writers_only_and_within_their_models(house: 
             writer.delete_model("add_one")
         with pytest.raises(PermissionDeniedError, match="may not use model 'double'"):
             writer.push("double", package)
+        steps = tmp_path / "steps"
+        steps.mkdir()
+        (steps / "model.yaml").write_text("runtime: ensemble\nsteps: [{model: add_one}]\n")
+        with pytest.raises(PermissionDeniedError, match="may not use model 'add_one'"):
+            writer.push("ads-steps", steps)
         assert writer.push("ads-double", package).version == 1
         writer.delete_model("ads-double")
 

@@ -114,15 +114,21 @@ async def test_steps_that_do_not_fit_together_say_so(bench: Bench) -> None:
         assert await ask(bench, one, "m0") == 2
 
 
-async def test_an_alias_that_moves_is_followed_without_a_failed_request(bench: Bench, registry: aio.Channel) -> None:
+@pytest.mark.parametrize("room", [2, 4])
+async def test_an_alias_that_moves_is_followed_without_a_failed_request(
+    bench: Bench, registry: aio.Channel, room: int
+) -> None:
+    """With room for the old and the new model, or for one of them only."""
     with RegistryClient(bench.environment["HEADRACE_REGISTRY"]) as client:
         for amount in (10, 100):
-            await asyncio.to_thread(client.push, "step", models.add(bench.folder / f"{amount}.onnx", amount))
+            folder = package(bench.folder / f"by{amount}")
+            models.add(folder / "model.onnx", amount)
+            await asyncio.to_thread(client.push, "step", folder)
         await asyncio.to_thread(client.set_alias, "step", "good", 1)
         manifest = CHAIN.replace("model: m0", "model: step, version: good")
         await asyncio.to_thread(client.push, "follows", ensemble(bench.folder / "follows", manifest))
         async with gateway() as one:
-            await worker(bench, "w1", holds=4, HEADRACE_MODELS="follows")
+            await worker(bench, "w1", holds=room, HEADRACE_MODELS="follows")
             assert await ask(bench, one, "follows") == 12
             seen: list[float] = []
 
@@ -140,6 +146,26 @@ async def test_an_alias_that_moves_is_followed_without_a_failed_request(bench: B
             await asyncio.to_thread(client.delete_version, "step", 1)
             await holds(registry, "w1", "follows", "step", "m1")
             assert await ask(bench, one, "follows") == 102
+
+
+async def test_a_version_that_does_not_fit_is_not_followed(bench: Bench) -> None:
+    manifest = CHAIN.replace("model: m0", "model: step, version: latest")
+    await asyncio.to_thread(bench.push, "step", models.add(bench.folder / "10.onnx", 10))
+    await asyncio.to_thread(bench.push, "follows", ensemble(bench.folder / "follows", manifest))
+    async with gateway() as one:
+        await worker(bench, "w1", holds=4, HEADRACE_MODELS="follows")
+        assert await ask(bench, one, "follows") == 12
+        await asyncio.to_thread(bench.push, "step", models.add_one(bench.folder / "narrow.onnx", 8))
+        await until(
+            lambda: "goes on with the models that it has: step 2 ('m1'): tensor 'between'" in bench.log("worker")
+        )
+        assert await ask(bench, one, "follows") == 12
+        await asyncio.to_thread(bench.push, "step", models.add(bench.folder / "100.onnx", 100))
+
+        async def followed() -> bool:
+            return await ask(bench, one, "follows") == 102
+
+        await until(followed)
 
 
 async def test_a_request_at_fault_fails_alone_and_names_its_step(bench: Bench) -> None:

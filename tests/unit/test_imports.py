@@ -18,6 +18,7 @@ PACKAGE_READERS = {
     "headrace.packages.onnx_graph": {"onnxruntime"},
     "headrace.packages.torch_export": {"torch"},
     "headrace.packages.hub": {"huggingface_hub"},
+    "headrace.packages.tokenizer": {"tokenizers"},
 }
 # Vendor SDK → the modules that may import it (a name, or a package by its trailing dot).
 ADAPTERS: dict[str, tuple[str, ...]] = {
@@ -33,7 +34,7 @@ ADAPTERS: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("services.worker.runtime.onnx", "headrace.packages.onnx_graph"),
     "torch": ("services.worker.runtime.", "services.worker.llm.", "headrace.packages.torch_export"),
     "transformers": ("services.worker.llm.", "services.worker.text.prompts", "services.worker.runtime.embedding"),
-    "tokenizers": ("services.worker.llm.",),
+    "tokenizers": ("services.worker.llm.", "services.worker.runtime.tokenizer", "headrace.packages.tokenizer"),
     "llguidance": ("services.worker.llm.structured",),
     "triton": ("services.worker.llm.attention.triton",),
     "cryptography": ("services.common.tls",),

@@ -30,6 +30,10 @@ def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
             from services.worker.runtime.embedding import EmbeddingModel  # noqa: PLC0415
 
             return EmbeddingModel(folder, spec.embedding, threads)
+        if spec.runtime == "tokenizer":
+            from services.worker.runtime.tokenizer import TokenizerModel  # noqa: PLC0415
+
+            return TokenizerModel(path, spec.tokenizer)
         if spec.runtime == "identity":
             from services.worker.runtime.identity import IdentityModel  # noqa: PLC0415
 
@@ -41,4 +45,6 @@ def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
         ) from error
     if spec.runtime == "ensemble":
         raise FailedPrecondition("an ensemble is several models; a single replica serves one: use `headrace up`")
-    raise FailedPrecondition(f"no runtime '{spec.runtime}'; known are 'onnx', 'torch', 'embedding' and 'identity'")
+    raise FailedPrecondition(
+        f"no runtime '{spec.runtime}'; known are 'onnx', 'torch', 'embedding', 'tokenizer' and 'identity'"
+    )

@@ -1,0 +1,63 @@
+"""The example ensemble, text to label, through the whole stack: asked by NVIDIA's client, and traced."""
+
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from headrace import Client
+from headrace.client.registry import RegistryClient
+from tests.e2e.conftest import ready
+from tests.e2e.test_clients import PYTHON, ROOT
+from tests.e2e.test_telemetry import spans_of
+from tests.support.collector import Received, collecting
+from tests.support.stack import RunningStack, running_stack, wait_until
+
+NAMES = ("tokenise", "embed", "classify", "prose")
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Received]:
+    with collecting() as received:
+        yield received
+
+
+@pytest.fixture(scope="module")
+def running(collector: Received, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    folder = tmp_path_factory.mktemp("ensembles")
+    subprocess.run([sys.executable, "examples/ensemble/make.py", str(folder / "packages")], cwd=ROOT, check=True)
+    with running_stack(folder / "data", environment={"HEADRACE_OTLP": collector.endpoint}) as up:
+        with RegistryClient(up.address("registry")) as registry, Client(up.address("gateway")) as client:
+            for name in NAMES:
+                registry.push(name, folder / "packages" / name)
+                if name == "classify":
+                    registry.set_alias("classify", "good", 1)
+            for name in NAMES:
+                wait_until(lambda name=name: ready(client, name), name, 60)  # type: ignore[misc]  # mypy on defaults
+        yield up
+
+
+def test_tritonclient(running: RunningStack) -> None:
+    command = [str(PYTHON), "tests/clients/triton_ensembles.py", running.address("gateway")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_receipt_and_the_trace_say_what_each_step_took(running: RunningStack, collector: Received) -> None:
+    trace_id = secrets.token_hex(16)
+    with Client(running.address("gateway")) as client:
+        texts = {"text_input": np.array(["return x"], object)}
+        result = client.infer("prose", texts, timeout=60, traceparent=f"00-{trace_id}-{'1' * 16}-01")
+    assert [stage["model"] for stage in result.receipt["stages"]] == list(NAMES[:3])
+    assert sum(stage["compute_us"] for stage in result.receipt["stages"]) <= result.receipt["compute_us"]
+    stages = [f"stage {name}" for name in NAMES[:3]]
+    wait_until(lambda: {"compute", *stages} <= spans_of(collector, trace_id).keys(), "the spans of the steps")
+    spans = spans_of(collector, trace_id)
+    _, compute = spans["compute"]
+    for stage in stages:
+        assert spans[stage][1].parent_span_id == compute.span_id
+    starts = [spans[stage][1].start_time_unix_nano for stage in stages]
+    assert starts == sorted(starts)
