@@ -13,7 +13,7 @@ from rich.table import Table
 
 from headrace.cli.console import EXIT_BAD_INPUT, exit_codes, out, print_json
 from headrace.cli.models import Json, Registry
-from headrace.client.errors import InvalidArgumentError, NotFoundError
+from headrace.client.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 from headrace.client.registry import DEFAULT_ADDRESS, RegistryClient
 from headrace.triton.findings import Finding, Outcome, Refused
 from headrace.triton.importing import ImportedVersion, import_repository
@@ -82,7 +82,7 @@ def _pushed(client: RegistryClient, imported: ImportedVersion) -> _Row:
         return _row(imported, "there already")
     try:
         client.push(imported.model, imported.package, version=imported.version)
-    except InvalidArgumentError as error:
+    except (InvalidArgumentError, NotFoundError, FailedPreconditionError) as error:
         imported.findings.append(Finding("push", Outcome.REFUSED, str(error)))
         return _row(imported, "refused")
     return _row(imported, "pushed")

@@ -14,7 +14,6 @@ _OTHERS = {
     "tensorflow": f"TensorFlow models are not run; {_EXPORT}: tf2onnx converts SavedModels and GraphDefs",
     "openvino": f"OpenVINO models are not run; {_EXPORT}: the model that it was converted from",
     "python": "Python in the server is not run; keep that code with the caller or in a service of its own",
-    "ensemble": "an ensemble is steps through other models; import those, and call them one after the other",
     "dali": "DALI pipelines are not run; prepare inputs before the call",
     "fil": f"the forest library is not run; {_EXPORT}: onnxmltools and skl2onnx convert forests",
     "vllm": "push the Hugging Face folder itself: headrace push NAME hf://org/name",
@@ -68,8 +67,6 @@ def _backend(config: ModelConfig, version: Path) -> tuple[str, str]:
     if config.platform:
         platform = config.platform
         return "platform", _PLATFORMS.get(platform, platform.partition("_")[0])
-    if config.HasField("ensemble_scheduling"):
-        return "ensemble_scheduling", "ensemble"
     names = [config.default_model_filename, *sorted(path.name for path in version.iterdir())]
     for name in names:
         if name in _BY_FILE:

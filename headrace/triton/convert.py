@@ -40,12 +40,18 @@ def convert(config: ModelConfig, spec: ModelSpec) -> tuple[Manifest, list[Findin
     if warm := warmup(config, spec, batching.get("max_batch_size", spec.batching.max_batch_size), findings):
         manifest["warmup"] = warm
     if config.parameters:
-        manifest["parameters"] = {key: config.parameters[key].string_value for key in sorted(config.parameters)}
-    findings.extend(_changed(config))
+        manifest["parameters"] = parameters(config)
+    findings.extend(changed(config))
     return manifest, findings
 
 
-def _changed(config: ModelConfig) -> list[Finding]:
+def parameters(config: ModelConfig) -> dict[str, str]:
+    """All of them, as text."""
+    return {key: config.parameters[key].string_value for key in sorted(config.parameters)}
+
+
+def changed(config: ModelConfig) -> list[Finding]:
+    """Rows for what is served, but not as it was, whatever the model is."""
     found = []
     if config.parameters:
         names = ", ".join(sorted(config.parameters))

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from headrace.packages.manifest_file import read_manifest
 from headrace.packages.reading import MANIFEST
 from headrace.triton.backends import model_file
 from headrace.triton.convert import convert
+from headrace.triton.ensemble import convert_ensemble, is_ensemble
 from headrace.triton.findings import Finding, Outcome, Refused
 from headrace.triton.layout import CONFIG, TritonModel, model_folders, read_model
 
@@ -43,26 +44,48 @@ def import_repository(
     Raises:
         Refused: the folder is no repository. What is wrong with a model is told by its findings.
     """
+    models, refused = [], set[str]()
     for folder in model_folders(repository):
         try:
-            model = read_model(folder, every_version)
+            models.append(read_model(folder, every_version))
         except Refused as error:
+            refused.add(folder.name)
             yield ImportedVersion(folder.name, 0, None, [error.finding])
-            continue
+    # Ensembles last: the registry must know the models of their steps.
+    for model in sorted(models, key=lambda model: is_ensemble(model.config)):
         for number in model.versions:
-            yield _import_version(model, number, packages / model.name / str(number), link)
+            imported = _import_version(model, number, packages / model.name / str(number), link, refused)
+            if imported.package is None:
+                refused.add(model.name)
+            yield imported
 
 
-def _import_version(model: TritonModel, number: int, target: Path, link: bool) -> ImportedVersion:
+def _import_version(
+    model: TritonModel, number: int, target: Path, link: bool, refused: Container[str]
+) -> ImportedVersion:
     if target.exists():  # a stranger's files are never replaced, those of the repository itself least of all
         found = Finding(str(target), Outcome.REFUSED, "is there already; remove it, or choose another folder")
         return ImportedVersion(model.name, number, None, [*model.findings, found])
     try:
-        findings = [*model.findings, *_write(model, number, target, link)]
+        if is_ensemble(model.config):
+            findings = _write_ensemble(model, target, refused)
+        else:
+            findings = _write(model, number, target, link)
     except Refused as error:
         shutil.rmtree(target, ignore_errors=True)
         return ImportedVersion(model.name, number, None, [*model.findings, error.finding])
-    return ImportedVersion(model.name, number, target, findings)
+    return ImportedVersion(model.name, number, target, [*model.findings, *findings])
+
+
+def _write_ensemble(model: TritonModel, target: Path, refused: Container[str]) -> list[Finding]:
+    manifest, findings = convert_ensemble(model.config, refused)
+    target.mkdir(parents=True)
+    _dump(target / MANIFEST, manifest)
+    try:
+        read_package(target)
+    except PackageError as error:
+        raise Refused(f"{target.name}/", str(error).replace(f"{target}{os.sep}", "")) from error
+    return findings
 
 
 def _write(model: TritonModel, number: int, target: Path, link: bool) -> list[Finding]:

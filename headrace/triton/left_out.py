@@ -10,7 +10,6 @@ from headrace.triton.findings import Finding, Outcome, Refused
 _GENERATED = "inputs and outputs that the server makes of the batch; put that into the graph"
 _REFUSED = {
     "sequence_batching": "requests that share state on the server; pass the state as inputs and outputs of the graph",
-    "ensemble_scheduling": "an ensemble is steps through other models; import those, and call them one after the other",
     "batch_input": _GENERATED,
     "batch_output": _GENERATED,
 }
@@ -26,6 +25,8 @@ _LEFT_OUT = {
     "model_operations": "libraries of custom operators are not loaded; export the graph with standard ones",
     "model_repository_agents": "files are checked by SHA-256 when they are pushed and when they are loaded",
     "response_cache": _NO_CACHE,
+    "ensemble_scheduling.max_inflight_requests": "the queue's limit is queue.max_requests in model.yaml",
+    "ensemble_scheduling.step.model_namespace": "names are the registry's: one model of each",
     "model_transaction_policy.decoupled": "a model of tensors answers once",
     "dynamic_batching.preferred_batch_size": "not needed: an idle worker runs what is there, at once; while it is busy"
     " the next batch gathers",
@@ -47,7 +48,7 @@ _LEFT_OUT = {
     "output.is_shape_tensor": "only TensorRT has these",
     "output.is_non_linear_format_io": "only TensorRT has these",
 }
-# What convert.py carries over, or has a finding of its own for.
+# What convert.py and ensemble.py carry over, or have findings of their own for.
 _CARRIED = {
     "name",
     "platform",
@@ -61,10 +62,19 @@ _CARRIED = {
     "dynamic_batching.max_queue_delay_microseconds",
     "dynamic_batching.priority_levels",
     "dynamic_batching.default_queue_policy.max_queue_size",
+    *(f"ensemble_scheduling.step.{name}" for name in ("model_name", "model_version", "input_map", "output_map")),
     *(f"{kind}.{name}" for kind in ("input", "output") for name in ("name", "data_type", "dims", "reshape")),
 }
 # Messages that are looked into; of the rest the whole is one row.
-_OPENED = {"dynamic_batching", "dynamic_batching.default_queue_policy", "input", "output", "model_transaction_policy"}
+_OPENED = {
+    "dynamic_batching",
+    "dynamic_batching.default_queue_policy",
+    "ensemble_scheduling",
+    "ensemble_scheduling.step",
+    "input",
+    "output",
+    "model_transaction_policy",
+}
 
 
 def left_out(config: ModelConfig) -> list[Finding]:

@@ -55,3 +55,21 @@ def add_versions(repository: Path, name: str = "add") -> Path:
     (folder / "config.pbtxt").write_text(f'name: "{name}"\n{ADD_CONFIG}')
     (folder / "labels.txt").write_text("even\nodd\n")
     return folder
+
+
+def add_ensemble(repository: Path, name: str, first: str, second: str) -> Path:
+    """x → first, version 1 → second → y; each takes x and gives y of 16."""
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    tensors = "".join(
+        f'{kind} {{ name: "{name}" data_type: TYPE_FP32 dims: [ 16 ] }} '
+        for kind, name in (("input", "x"), ("output", "y"))
+    )
+    steps = "".join(
+        f'''step {{ model_name: "{model}" model_version: {version}
+            input_map {{ key: "x" value: "{taken}" }} output_map {{ key: "y" value: "{given}" }} }} '''
+        for model, version, taken, given in ((first, 1, "x", "between"), (second, -1, "between", "y"))
+    )
+    config = f'platform: "ensemble" max_batch_size: 8 {tensors} ensemble_scheduling {{ {steps} }}'
+    (folder / "config.pbtxt").write_text(config)
+    return folder

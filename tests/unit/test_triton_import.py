@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from headrace.cli.main import app
 from headrace.packages import read_package
 from tests.support import models
-from tests.support.triton_repository import add_model, add_versions
+from tests.support.triton_repository import add_ensemble, add_model, add_versions
 
 ONNX = 'backend: "onnxruntime" max_batch_size: 8 '
 
@@ -111,7 +111,7 @@ def test_a_broken_config_is_refused_with_its_line_and_the_others_are_imported(tm
         ('backend: "python"', "model.py", ("python", "caller")),
         (None, "model.plan", ("tensorrt", "export")),
         (None, "weights.h5", ("expected model.onnx", "weights.h5")),
-        ('platform: "ensemble"', "empty", ("ensemble", "steps")),
+        ('platform: "ensemble"', "empty", ("ensemble", "without steps")),
         ('backend: "brand_new"', "model.x", ("brand_new", "no such runtime")),
         ('backend: "onnxruntime"', "other.onnx", ("no such file", "default_model_filename")),
     ],
@@ -201,6 +201,20 @@ def test_folders_that_are_there_are_not_replaced(tmp_path: Path) -> None:
     (row,) = imported(tmp_path, "--out", str(tmp_path), code=2)
     assert "is there already" in row["findings"][0]["reason"]
     assert (folder / "1" / "model.onnx").exists()
+
+
+def test_ensembles_follow_the_models_of_their_steps_or_are_refused_with_them(tmp_path: Path) -> None:
+    add_ensemble(tmp_path / "repository", "chain", "good", "other")
+    add_ensemble(tmp_path / "repository", "broken", "good", "plan")
+    add_model(tmp_path / "repository", "good", config=ONNX)
+    add_model(tmp_path / "repository", "plan", file="model.plan")
+    rows = imported(tmp_path / "repository", "--out", str(tmp_path / "out"), code=2)
+    states = [(row["model"], row["state"]) for row in rows]
+    assert states == [("good", "written"), ("plan", "refused"), ("broken", "refused"), ("chain", "written")]
+    assert "'plan' is not imported" in rows[2]["findings"][0]["reason"]
+    spec = read_package(tmp_path / "out" / "chain" / "1").spec
+    assert [(step.model, step.version) for step in spec.ensemble.steps] == [("good", "1"), ("other", "latest")]
+    assert (spec.batching.max_batch_size, list(spec.inputs[0].shape)) == (8, [-1, 16])
 
 
 def test_a_folder_that_is_no_repository_is_bad_input(tmp_path: Path) -> None:
