@@ -45,7 +45,7 @@ demo: install
 	$(BIN)/python examples/digits.py
 	@test -e $(VENV)/.text || echo "for a language model torch is installed now, a large download; Ctrl-C leaves it out"
 	@if $(MAKE) --no-print-directory --silent $(VENV)/.text; then $(BIN)/python examples/write.py; else \
-		echo "left out: the language model, since torch==2.13.0 could not be installed (what pip said is above)"; fi
+		echo "left out: the language model, since what runs it could not be installed (what pip said is above)"; fi
 
 up: install
 	$(BIN)/headrace up

@@ -36,6 +36,7 @@ async def write(address: str, prompt: str) -> None:
         f"\n\n[dim]{tokens} tokens through gateway, queue and worker: the first after {(first - began) * 1000:.0f} ms,"
         f" then {(tokens - 1) / seconds:.0f} a second[/dim]",
         highlight=False,
+        soft_wrap=True,
     )
 
 

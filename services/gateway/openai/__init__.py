@@ -1,1 +1,1 @@
-"""The OpenAI-compatible HTTP surface: /v1/models, /v1/completions, /v1/chat/completions."""
+"""The OpenAI-compatible HTTP surface: models, completions, chat, embeddings, files and batches below /v1."""
