@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: install demo up test check bench peers test-compose test-vllm chaos clients console
+.PHONY: install demo up test check bench peers test-compose test-vllm chaos clients console audit sbom
 .DEFAULT_GOAL := demo
 
 $(BIN)/python:
@@ -94,3 +94,17 @@ test-vllm: $(VENV)/.dev .venv-vllm/.installed
 # Each system in containers, on a real Docker engine.
 test-compose: install
 	deploy/compose/test.sh
+
+# Of others' making, and with dozens of packages of their own: not into the environment that they look at.
+.venv-audit/.installed: tools/audit-requirements.txt
+	PYTHON=$(PYTHON) sh tools/make_venv.sh .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --requirement tools/audit-requirements.txt
+	touch $@
+
+# Known vulnerabilities of what constraints.txt pins. Needs PyPI's own database: exit 2 where that does not answer.
+audit: .venv-audit/.installed
+	.venv-audit/bin/python tools/audit.py .venv-audit/bin/pip-audit
+
+# Bills of materials, CycloneDX, for each extra that is shipped: dist/sbom/*.cdx.json.
+sbom: $(VENV)/.dev .venv-audit/.installed
+	.venv-audit/bin/python -m tools.sbom $(VENV) .venv-audit/bin/cyclonedx-py dist/sbom
