@@ -1,7 +1,7 @@
 """Both brokers as real processes, one of each for the session; and the object stores, one of each for a file."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,10 @@ from tests.contract.broker_kit import Connections
 from tests.support.brokers import BrokerProcess, embedded_broker, rabbitmq_server
 from tests.support.stores import RunningStore, directory, moto_s3, rclone_s3
 
-RUNNERS = {"embedded": embedded_broker, "rabbitmq": rabbitmq_server}
+RUNNERS: dict[str, Callable[[Path], AbstractContextManager[BrokerProcess]]] = {
+    "embedded": embedded_broker,
+    "rabbitmq": rabbitmq_server,
+}
 
 
 @pytest.fixture(scope="session", params=RUNNERS)

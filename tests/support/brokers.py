@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.support.certificates import Certificates
 from tests.support.stack import wait_until
 
 RABBITMQ_SCRIPTS = Path("/usr/lib/rabbitmq/bin")
@@ -103,18 +104,37 @@ class EmbeddedProcess(BrokerProcess):
 class RabbitProcess(BrokerProcess):
     """A RabbitMQ node of its own, with its data below `folder`: classic defaults, no plugins, one scheduler thread."""
 
-    def __init__(self, folder: Path, port: int, epmd_port: int, distribution_port: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        epmd_port: int,
+        distribution_port: int,
+        certificates: Certificates | None = None,
+    ) -> None:
         super().__init__(folder, port)
+        self.secure_port = free_port() if certificates else 0
         self.epmd_port = epmd_port
         self._distribution_port = distribution_port
         (folder / "enabled_plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text("disk_free_limit.absolute = 50MB\nlog.console = true\n")
         (folder / "rabbitmq-env.conf").touch()
+        if certificates is not None:
+            with (folder / "rabbitmq.conf").open("a") as conf:
+                conf.write(f"listeners.ssl.default = 127.0.0.1:{self.secure_port}\n")
+                conf.write(f"ssl_options.cacertfile = {certificates.ca_file}\n")
+                conf.write(f"ssl_options.certfile = {certificates.cert}\nssl_options.keyfile = {certificates.key}\n")
+                conf.write("ssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n")
 
     @property
     def url(self) -> str:
         """Of the RabbitMQ adapter."""
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    @property
+    def secure_url(self) -> str:
+        """By mutual TLS, where there are certificates."""
+        return f"amqps://guest:guest@127.0.0.1:{self.secure_port}/"
 
     def _command(self) -> list[str]:
         return [str(RABBITMQ_SCRIPTS / "rabbitmq-server")]
@@ -161,11 +181,11 @@ def embedded_broker(folder: Path) -> Iterator[EmbeddedProcess]:
 
 
 @contextmanager
-def rabbitmq_server(folder: Path) -> Iterator[RabbitProcess]:
+def rabbitmq_server(folder: Path, certificates: Certificates | None = None) -> Iterator[RabbitProcess]:
     """A RabbitMQ node until the block ends; fails where Debian's rabbitmq-server is not installed."""
     epmd = shutil.which("epmd")
     assert RABBITMQ_SCRIPTS.is_dir() and epmd, "RabbitMQ is missing: apt-get install rabbitmq-server"
-    broker = RabbitProcess(folder, free_port(), free_port(), free_port())
+    broker = RabbitProcess(folder, free_port(), free_port(), free_port(), certificates)
     # Our own port mapper: the one that Erlang starts by itself would outlive the tests.
     mapper = subprocess.Popen([epmd, "-port", str(broker.epmd_port), "-address", "127.0.0.1"])
     try:

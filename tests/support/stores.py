@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.support.brokers import free_port
+from tests.support.certificates import Certificates
 from tests.support.stack import wait_until
 
 # rclone wants 16 and more characters.
@@ -43,7 +44,7 @@ def directory(folder: Path) -> RunningStore:
 
 
 @contextmanager
-def rclone_s3(folder: Path) -> Iterator[RunningStore]:
+def rclone_s3(folder: Path, certificates: Certificates | None = None) -> Iterator[RunningStore]:
     """`rclone serve s3` on a folder until the block ends; the bucket is not made yet."""
     program = Path(sys.executable).with_name("rclone")
     rclone = str(program) if program.exists() else shutil.which("rclone")
@@ -52,8 +53,12 @@ def rclone_s3(folder: Path) -> Iterator[RunningStore]:
     port = free_port()
     command = [rclone, "serve", "s3", str(folder / "objects"), "--addr", f"127.0.0.1:{port}"]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", str(folder / "rclone.conf")]
+    scheme = "http"
+    if certificates is not None:
+        scheme = "https"
+        command += ["--cert", str(certificates.cert), "--key", str(certificates.key)]
     with _serving(command, folder / "rclone.log", port):
-        url = f"s3://models/registry?endpoint=http://127.0.0.1:{port}&region=us-east-1"
+        url = f"s3://models/registry?endpoint={scheme}://127.0.0.1:{port}&region=us-east-1"
         yield RunningStore(url, conditional=False, environment=CREDENTIALS)
 
 
