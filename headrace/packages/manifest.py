@@ -9,6 +9,8 @@ from headrace.v1.model_pb2 import EmbeddingSpec, EnsembleStep, ModelSpec, Tensor
 
 # Where the graph has a batch axis and nobody said how long a batch may be.
 DEFAULT_MAX_BATCH_SIZE = 64
+# Runtimes whose models may be run from several threads at a time.
+CONCURRENT = ("onnx", "identity")
 _SIZES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -170,6 +172,7 @@ class Manifest(_Part):
     queue: Queue = Queue()
     warmup: Warmup = Warmup()
     memory: Annotated[int, BeforeValidator(_bytes), Field(ge=0)] = 0
+    instances: Annotated[int, Field(ge=1, le=64)] = 1
     parameters: dict[str, str] = {}
     llm: Llm = Llm()
     vllm: Vllm = Vllm()
@@ -222,6 +225,13 @@ class Manifest(_Part):
             raise ManifestError("this is for runtime tokenizer; set `runtime: tokenizer`, too", "tokenizer")
         if self.steps and not spec.HasField("ensemble"):
             raise ManifestError("steps are for ensembles; set `runtime: ensemble`, too", "steps")
+        if self.instances > 1 and spec.runtime not in CONCURRENT:
+            raise ManifestError(
+                f"runtime {spec.runtime} runs one batch at a time; instances are for"
+                f" {' and '.join(CONCURRENT)}: run more workers instead",
+                "instances",
+            )
+        spec.instances = self.instances
         spec.queue.max_requests = self.queue.max_requests or 0
         spec.queue.default_timeout_ms = self.queue.default_timeout_ms or 0
         spec.queue.max_attempts = self.queue.max_attempts or 0

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import rollout_pb2 as headrace_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\x1a\x19headrace/v1/rollout.proto\"M\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\"j\n\x0c\x42\x61tchingSpec\x12\x16\n\x0emax_batch_size\x18\x01 \x01(\r\x12\x1a\n\x12max_queue_delay_us\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x08\x12\x15\n\rpadding_value\x18\x04 \x01(\x01\"\x7f\n\tQueueSpec\x12\x14\n\x0cmax_requests\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x66\x61ult_timeout_ms\x18\x02 \x01(\x04\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x1b\n\x13requests_per_second\x18\x04 \x01(\x01\x12\r\n\x05\x62urst\x18\x05 \x01(\r\"\xab\x01\n\nWarmupSpec\x12\x13\n\x0b\x62\x61tch_sizes\x18\x01 \x03(\r\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\x12\x33\n\x06shapes\x18\x03 \x03(\x0b\x32#.headrace.v1.WarmupSpec.ShapesEntry\x1a\x41\n\x0bShapesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Shape:\x02\x38\x01\"\x15\n\x05Shape\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\"\xc5\x04\n\tModelSpec\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12+\n\x08\x62\x61tching\x18\x04 \x01(\x0b\x32\x19.headrace.v1.BatchingSpec\x12%\n\x05queue\x18\x05 \x01(\x0b\x32\x16.headrace.v1.QueueSpec\x12\'\n\x06warmup\x18\x06 \x01(\x0b\x32\x17.headrace.v1.WarmupSpec\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\r\n\x05\x65ntry\x18\x08 \x01(\t\x12:\n\nparameters\x18\t \x03(\x0b\x32&.headrace.v1.ModelSpec.ParametersEntry\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12#\n\x04text\x18\x0b \x01(\x0b\x32\x15.headrace.v1.TextSpec\x12-\n\tembedding\x18\x0c \x01(\x0b\x32\x1a.headrace.v1.EmbeddingSpec\x12+\n\x08\x65nsemble\x18\r \x01(\x0b\x32\x19.headrace.v1.EnsembleSpec\x12-\n\ttokenizer\x18\x0e \x01(\x0b\x32\x1a.headrace.v1.TokenizerSpec\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x0c\x45nsembleSpec\x12(\n\x05steps\x18\x01 \x03(\x0b\x32\x19.headrace.v1.EnsembleStep\"\x8b\x02\n\x0c\x45nsembleStep\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12:\n\tinput_map\x18\x03 \x03(\x0b\x32\'.headrace.v1.EnsembleStep.InputMapEntry\x12<\n\noutput_map\x18\x04 \x03(\x0b\x32(.headrace.v1.EnsembleStep.OutputMapEntry\x1a/\n\rInputMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eOutputMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\rTokenizerSpec\x12\x12\n\nmax_length\x18\x01 \x01(\r\x12\x12\n\ntruncation\x18\x02 \x01(\x08\x12\x16\n\x0etoken_type_ids\x18\x03 \x01(\x08\"j\n\rEmbeddingSpec\x12\x0f\n\x07pooling\x18\x01 \x01(\t\x12\x11\n\tnormalize\x18\x02 \x01(\x08\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\"\xd2\x02\n\x08TextSpec\x12\x15\n\rmax_model_len\x18\x01 \x01(\r\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x0c\n\x04\x63hat\x18\x03 \x01(\x08\x12\x14\n\x0cmax_num_seqs\x18\x04 \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x05 \x01(\r\x12\x16\n\x0ekv_cache_bytes\x18\x06 \x01(\x04\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x1b\n\x0eprefix_caching\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x1c\n\x14tensor_parallel_size\x18\n \x01(\r\x12)\n\x06remote\x18\x0b \x01(\x0b\x32\x19.headrace.v1.RemoteServer\x12#\n\x04vllm\x18\x0c \x01(\x0b\x32\x15.headrace.v1.VllmSpecB\x11\n\x0f_prefix_caching\"\x8f\x01\n\x08VllmSpec\x12\x15\n\renforce_eager\x18\x01 \x01(\x08\x12\x1e\n\x16gpu_memory_utilization\x18\x02 \x01(\x01\x12\x16\n\x0ekv_cache_dtype\x18\x03 \x01(\t\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x1e\n\x16pipeline_parallel_size\x18\x05 \x01(\r\"D\n\x0cRemoteServer\x12\x10\n\x08\x62\x61se_url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x61pi_key_env\x18\x03 \x01(\t\"7\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"\x93\x01\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.headrace.v1.ModelSpec\x12%\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x16.headrace.v1.ModelFile\x12\x17\n\x0f\x63reated_unix_ms\x18\x05 \x01(\x03\"\xdd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.headrace.v1.ModelVersion\x12\x30\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1f.headrace.v1.Model.AliasesEntry\x12%\n\x07rollout\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Rollout\x12\x10\n\x08unloaded\x18\x05 \x01(\x08\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/model.proto\x12\x0bheadrace.v1\x1a\x19headrace/v1/rollout.proto\"M\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x10\n\x08optional\x18\x04 \x01(\x08\"j\n\x0c\x42\x61tchingSpec\x12\x16\n\x0emax_batch_size\x18\x01 \x01(\r\x12\x1a\n\x12max_queue_delay_us\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x08\x12\x15\n\rpadding_value\x18\x04 \x01(\x01\"\x7f\n\tQueueSpec\x12\x14\n\x0cmax_requests\x18\x01 \x01(\r\x12\x1a\n\x12\x64\x65\x66\x61ult_timeout_ms\x18\x02 \x01(\x04\x12\x14\n\x0cmax_attempts\x18\x03 \x01(\r\x12\x1b\n\x13requests_per_second\x18\x04 \x01(\x01\x12\r\n\x05\x62urst\x18\x05 \x01(\r\"\xab\x01\n\nWarmupSpec\x12\x13\n\x0b\x62\x61tch_sizes\x18\x01 \x03(\r\x12\x10\n\x08\x64isabled\x18\x02 \x01(\x08\x12\x33\n\x06shapes\x18\x03 \x03(\x0b\x32#.headrace.v1.WarmupSpec.ShapesEntry\x1a\x41\n\x0bShapesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12!\n\x05value\x18\x02 \x01(\x0b\x32\x12.headrace.v1.Shape:\x02\x38\x01\"\x15\n\x05Shape\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\"\xd8\x04\n\tModelSpec\x12\x0f\n\x07runtime\x18\x01 \x01(\t\x12\'\n\x06inputs\x18\x02 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.headrace.v1.TensorSpec\x12+\n\x08\x62\x61tching\x18\x04 \x01(\x0b\x32\x19.headrace.v1.BatchingSpec\x12%\n\x05queue\x18\x05 \x01(\x0b\x32\x16.headrace.v1.QueueSpec\x12\'\n\x06warmup\x18\x06 \x01(\x0b\x32\x17.headrace.v1.WarmupSpec\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\r\n\x05\x65ntry\x18\x08 \x01(\t\x12:\n\nparameters\x18\t \x03(\x0b\x32&.headrace.v1.ModelSpec.ParametersEntry\x12\x13\n\x0b\x64\x65scription\x18\n \x01(\t\x12#\n\x04text\x18\x0b \x01(\x0b\x32\x15.headrace.v1.TextSpec\x12-\n\tembedding\x18\x0c \x01(\x0b\x32\x1a.headrace.v1.EmbeddingSpec\x12+\n\x08\x65nsemble\x18\r \x01(\x0b\x32\x19.headrace.v1.EnsembleSpec\x12-\n\ttokenizer\x18\x0e \x01(\x0b\x32\x1a.headrace.v1.TokenizerSpec\x12\x11\n\tinstances\x18\x0f \x01(\r\x1a\x31\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"8\n\x0c\x45nsembleSpec\x12(\n\x05steps\x18\x01 \x03(\x0b\x32\x19.headrace.v1.EnsembleStep\"\x8b\x02\n\x0c\x45nsembleStep\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12:\n\tinput_map\x18\x03 \x03(\x0b\x32\'.headrace.v1.EnsembleStep.InputMapEntry\x12<\n\noutput_map\x18\x04 \x03(\x0b\x32(.headrace.v1.EnsembleStep.OutputMapEntry\x1a/\n\rInputMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x30\n\x0eOutputMapEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"O\n\rTokenizerSpec\x12\x12\n\nmax_length\x18\x01 \x01(\r\x12\x12\n\ntruncation\x18\x02 \x01(\x08\x12\x16\n\x0etoken_type_ids\x18\x03 \x01(\x08\"j\n\rEmbeddingSpec\x12\x0f\n\x07pooling\x18\x01 \x01(\t\x12\x11\n\tnormalize\x18\x02 \x01(\x08\x12\x12\n\nmax_length\x18\x03 \x01(\r\x12\x12\n\ndimensions\x18\x04 \x01(\r\x12\r\n\x05\x64type\x18\x05 \x01(\t\"\xd2\x02\n\x08TextSpec\x12\x15\n\rmax_model_len\x18\x01 \x01(\r\x12\x12\n\nvocab_size\x18\x02 \x01(\r\x12\x0c\n\x04\x63hat\x18\x03 \x01(\x08\x12\x14\n\x0cmax_num_seqs\x18\x04 \x01(\r\x12\x1e\n\x16max_num_batched_tokens\x18\x05 \x01(\r\x12\x16\n\x0ekv_cache_bytes\x18\x06 \x01(\x04\x12\x12\n\nblock_size\x18\x07 \x01(\r\x12\x1b\n\x0eprefix_caching\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\r\n\x05\x64type\x18\t \x01(\t\x12\x1c\n\x14tensor_parallel_size\x18\n \x01(\r\x12)\n\x06remote\x18\x0b \x01(\x0b\x32\x19.headrace.v1.RemoteServer\x12#\n\x04vllm\x18\x0c \x01(\x0b\x32\x15.headrace.v1.VllmSpecB\x11\n\x0f_prefix_caching\"\x8f\x01\n\x08VllmSpec\x12\x15\n\renforce_eager\x18\x01 \x01(\x08\x12\x1e\n\x16gpu_memory_utilization\x18\x02 \x01(\x01\x12\x16\n\x0ekv_cache_dtype\x18\x03 \x01(\t\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x1e\n\x16pipeline_parallel_size\x18\x05 \x01(\r\"D\n\x0cRemoteServer\x12\x10\n\x08\x62\x61se_url\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x61pi_key_env\x18\x03 \x01(\t\"7\n\tModelFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06sha256\x18\x02 \x01(\t\x12\x0c\n\x04size\x18\x03 \x01(\x04\"\x93\x01\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12$\n\x04spec\x18\x03 \x01(\x0b\x32\x16.headrace.v1.ModelSpec\x12%\n\x05\x66iles\x18\x04 \x03(\x0b\x32\x16.headrace.v1.ModelFile\x12\x17\n\x0f\x63reated_unix_ms\x18\x05 \x01(\x03\"\xdd\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08versions\x18\x02 \x03(\x0b\x32\x19.headrace.v1.ModelVersion\x12\x30\n\x07\x61liases\x18\x03 \x03(\x0b\x32\x1f.headrace.v1.Model.AliasesEntry\x12%\n\x07rollout\x18\x04 \x01(\x0b\x32\x14.headrace.v1.Rollout\x12\x10\n\x08unloaded\x18\x05 \x01(\x08\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,33 +55,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHAPE']._serialized_start=557
   _globals['_SHAPE']._serialized_end=578
   _globals['_MODELSPEC']._serialized_start=581
-  _globals['_MODELSPEC']._serialized_end=1162
-  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_start=1113
-  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_end=1162
-  _globals['_ENSEMBLESPEC']._serialized_start=1164
-  _globals['_ENSEMBLESPEC']._serialized_end=1220
-  _globals['_ENSEMBLESTEP']._serialized_start=1223
-  _globals['_ENSEMBLESTEP']._serialized_end=1490
-  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._serialized_start=1393
-  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._serialized_end=1440
-  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._serialized_start=1442
-  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._serialized_end=1490
-  _globals['_TOKENIZERSPEC']._serialized_start=1492
-  _globals['_TOKENIZERSPEC']._serialized_end=1571
-  _globals['_EMBEDDINGSPEC']._serialized_start=1573
-  _globals['_EMBEDDINGSPEC']._serialized_end=1679
-  _globals['_TEXTSPEC']._serialized_start=1682
-  _globals['_TEXTSPEC']._serialized_end=2020
-  _globals['_VLLMSPEC']._serialized_start=2023
-  _globals['_VLLMSPEC']._serialized_end=2166
-  _globals['_REMOTESERVER']._serialized_start=2168
-  _globals['_REMOTESERVER']._serialized_end=2236
-  _globals['_MODELFILE']._serialized_start=2238
-  _globals['_MODELFILE']._serialized_end=2293
-  _globals['_MODELVERSION']._serialized_start=2296
-  _globals['_MODELVERSION']._serialized_end=2443
-  _globals['_MODEL']._serialized_start=2446
-  _globals['_MODEL']._serialized_end=2667
-  _globals['_MODEL_ALIASESENTRY']._serialized_start=2621
-  _globals['_MODEL_ALIASESENTRY']._serialized_end=2667
+  _globals['_MODELSPEC']._serialized_end=1181
+  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_start=1132
+  _globals['_MODELSPEC_PARAMETERSENTRY']._serialized_end=1181
+  _globals['_ENSEMBLESPEC']._serialized_start=1183
+  _globals['_ENSEMBLESPEC']._serialized_end=1239
+  _globals['_ENSEMBLESTEP']._serialized_start=1242
+  _globals['_ENSEMBLESTEP']._serialized_end=1509
+  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._serialized_start=1412
+  _globals['_ENSEMBLESTEP_INPUTMAPENTRY']._serialized_end=1459
+  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._serialized_start=1461
+  _globals['_ENSEMBLESTEP_OUTPUTMAPENTRY']._serialized_end=1509
+  _globals['_TOKENIZERSPEC']._serialized_start=1511
+  _globals['_TOKENIZERSPEC']._serialized_end=1590
+  _globals['_EMBEDDINGSPEC']._serialized_start=1592
+  _globals['_EMBEDDINGSPEC']._serialized_end=1698
+  _globals['_TEXTSPEC']._serialized_start=1701
+  _globals['_TEXTSPEC']._serialized_end=2039
+  _globals['_VLLMSPEC']._serialized_start=2042
+  _globals['_VLLMSPEC']._serialized_end=2185
+  _globals['_REMOTESERVER']._serialized_start=2187
+  _globals['_REMOTESERVER']._serialized_end=2255
+  _globals['_MODELFILE']._serialized_start=2257
+  _globals['_MODELFILE']._serialized_end=2312
+  _globals['_MODELVERSION']._serialized_start=2315
+  _globals['_MODELVERSION']._serialized_end=2462
+  _globals['_MODEL']._serialized_start=2465
+  _globals['_MODEL']._serialized_end=2686
+  _globals['_MODEL_ALIASESENTRY']._serialized_start=2640
+  _globals['_MODEL_ALIASESENTRY']._serialized_end=2686
 # @@protoc_insertion_point(module_scope)

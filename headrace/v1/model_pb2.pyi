@@ -237,6 +237,7 @@ class ModelSpec(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     ENSEMBLE_FIELD_NUMBER: _builtins.int
     TOKENIZER_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
     runtime: _builtins.str
     """"onnx" or "torch"; "llm", "vllm" or "openai" for language models; "embedding"; "tokenizer"; "ensemble"."""
     memory_bytes: _builtins.int
@@ -244,6 +245,8 @@ class ModelSpec(_message.Message):
     entry: _builtins.str
     """Path of the file, among the version's files, that the runtime opens."""
     description: _builtins.str
+    instances: _builtins.int
+    """Batches that a worker runs at a time. 0: one."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorSpec]: ...
     @_builtins.property
@@ -291,10 +294,11 @@ class ModelSpec(_message.Message):
         embedding: Global___EmbeddingSpec | None = ...,
         ensemble: Global___EnsembleSpec | None = ...,
         tokenizer: Global___TokenizerSpec | None = ...,
+        instances: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "embedding", b"embedding", "ensemble", b"ensemble", "queue", b"queue", "text", b"text", "tokenizer", b"tokenizer", "warmup", b"warmup"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "embedding", b"embedding", "ensemble", b"ensemble", "entry", b"entry", "inputs", b"inputs", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "text", b"text", "tokenizer", b"tokenizer", "warmup", b"warmup"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batching", b"batching", "description", b"description", "embedding", b"embedding", "ensemble", b"ensemble", "entry", b"entry", "inputs", b"inputs", "instances", b"instances", "memory_bytes", b"memory_bytes", "outputs", b"outputs", "parameters", b"parameters", "queue", b"queue", "runtime", b"runtime", "text", b"text", "tokenizer", b"tokenizer", "warmup", b"warmup"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

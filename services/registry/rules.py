@@ -15,6 +15,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION_KEY = re.compile(r"[0-9]{8}")
 MAX_VERSION = 99_999_999
 MAX_BATCH_SIZE = 65_536
+MAX_INSTANCES = 64
 RUNTIMES = ("onnx", "torch", "llm", "vllm", "openai", "embedding", "tokenizer", "identity", "ensemble")
 
 
@@ -95,6 +96,8 @@ def check_spec(spec: ModelSpec) -> None:
         raise InvalidArgument("spec.ensemble and the runtime 'ensemble' go together; set both or none")
     if not spec.outputs:
         raise InvalidArgument("spec.outputs is empty; a model gives at least one output")
+    if spec.instances > MAX_INSTANCES:
+        raise InvalidArgument(f"spec.instances {spec.instances} is over {MAX_INSTANCES}")
     if spec.batching.max_batch_size > MAX_BATCH_SIZE:
         raise InvalidArgument(f"batching.max_batch_size {spec.batching.max_batch_size} is over {MAX_BATCH_SIZE}")
     for kind, tensors in (("input", spec.inputs), ("output", spec.outputs)):

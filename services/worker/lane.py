@@ -16,6 +16,7 @@ from services.worker.assembly import Assembly
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
 from services.worker.execution import Job, failure, run_batch
+from services.worker.instances import several
 from services.worker.intake import Held, batch_shape, opened
 from services.worker.loading import Loader
 from services.worker.meter import Meter
@@ -68,8 +69,9 @@ class Lane:
         self._recorder = recorder
         self._doing = recorder.running((version.name, version.version))
         batching = version.spec.batching
-        # Two batches ahead.
-        ahead = 2 * batching.max_batch_size
+        # Batches that run at a time; two of each ahead.
+        self._instances = max(1, version.spec.instances)
+        ahead = 2 * self._instances * batching.max_batch_size or self._instances + 1
         self._subscription = Subscription(broker, version, self._on_delivery, ahead, behind=ahead, worker_id=worker_id)
         key = (version.name, version.version)
         self.occupancy = Occupancy(
@@ -321,17 +323,40 @@ class Lane:
                 loop.call_at(ready_at, self._work.set)
                 return
             async with self._device.turns.mine(lambda: self._batcher.urgent, self._batcher.had):
-                batch, dropped = self._batcher.take(loop.time())
-                for entry in batch:
-                    self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
-                self._forget(dropped)
-                if batch:
-                    began = loop.time()
-                    await self._execute([entry.item for entry in batch])
-                    self._batcher.ran(batch, loop.time() - began)
+                if (batch := self._next_batch()) is None:
+                    continue
+                if self._instances == 1:
+                    await self._run_batch(batch)
+                else:
+                    await several(self._instances, batch, self._another, self._run_batch, self._work)
+                    self._work.set()
             if self._suspects:
                 self._work.set()
                 return
+
+    def _next_batch(self) -> list[Entry[Held]] | None:
+        batch, dropped = self._batcher.take(asyncio.get_running_loop().time())
+        for entry in batch:
+            self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
+        self._forget(dropped)
+        return batch or None
+
+    def _another(self) -> list[Entry[Held]] | None:
+        """One more batch in this turn, unless others wait for the device or company may still come."""
+        ready_at = self._batcher.ready_at()
+        if ready_at is None or self._device.turns.contended or self._suspects:
+            return None
+        loop = asyncio.get_running_loop()
+        if ready_at > loop.time() and not self._stopping:
+            loop.call_at(ready_at, self._work.set)
+            return None
+        return self._next_batch()
+
+    async def _run_batch(self, batch: list[Entry[Held]]) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._execute([entry.item for entry in batch])
+        self._batcher.ran(batch, loop.time() - began)
 
     def _forget(self, dropped: list[Entry[Held]]) -> None:
         """Nobody waits for these any more."""
@@ -343,11 +368,11 @@ class Lane:
         """Runs a batch on the device and hands the replies over."""
         for held in batch:
             held.ticket.started = True
-        self._executing = len(batch)
+        self._executing += len(batch)
         jobs = [held.job for held in batch if held.job is not None]
         for held, reply in zip(batch, await self._replies(jobs), strict=True):
             held.link.reply(reply, held.ticket.settle)
-        self._executing = 0
+        self._executing -= len(batch)
         self.completed += len(batch)
 
     async def _replies(self, jobs: list[Job]) -> list[Reply]:
@@ -357,8 +382,10 @@ class Lane:
             return [failure(job.id, error) for job in jobs]
         began = time.perf_counter()
         with self._recorder.during(self._doing):
-            replies, runs = await self._device.run(lambda: run_batch(model, self.version, jobs))
-        self.meter.ran(len(jobs), time.perf_counter() - began)
+            alone = self._instances == 1
+            replies, runs = await self._device.run(lambda: run_batch(model, self.version, jobs), alone=alone)
+        # With several at a time, each takes its part of the device's time.
+        self.meter.ran(len(jobs), (time.perf_counter() - began) / self._instances)
         self._observer.ran(runs)
         return replies
 

@@ -37,6 +37,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, worker_id: str) -> None:
+        self._busy = {0: 0, SLOT_BYTES: 0}
         self._strikes: dict[Key, Strikes] = {}
         self._ledger: Path | None = None
         if not worker_id:
@@ -64,10 +65,13 @@ class Recorder:
     def during(self, slot: Slot) -> Iterator[None]:
         """While the block runs, a process that ends has ended by this; a block that ends clears the model's name."""
         self._slots[slot.offset : slot.offset + SLOT_BYTES] = slot.line
+        self._busy[slot.offset] += 1
         try:
             yield
         finally:
-            self._slots[slot.offset : slot.offset + SLOT_BYTES] = bytes(SLOT_BYTES)
+            self._busy[slot.offset] -= 1
+            if not self._busy[slot.offset]:  # a model may run several batches at a time
+                self._slots[slot.offset : slot.offset + SLOT_BYTES] = bytes(SLOT_BYTES)
             if slot.key in self._strikes:
                 self._succeeded(slot)
 

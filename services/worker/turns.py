@@ -39,6 +39,11 @@ class Turns:
         self._taken = False
         self._line: list[_Place] = []
 
+    @property
+    def contended(self) -> bool:
+        """Somebody waits for it."""
+        return bool(self._line)
+
     @asynccontextmanager
     async def mine(
         self, urgent: Callable[[], bool] = _always, had: Callable[[], float] | None = None

@@ -67,3 +67,22 @@ async def test_sigterm_hands_back_what_has_not_begun_and_loses_nothing(bench: Be
         await bench.worker("w2")
         for request_id in waiting:
             assert (await answered(one, request_id)).WhichOneof("outcome") == "body"
+
+
+@pytest.mark.parametrize("instances", [1, 2])
+async def test_a_model_runs_as_many_batches_at_a_time_as_it_has_instances(bench: Bench, instances: int) -> None:
+    """Two requests that may not share a batch: the second waits for the first, or runs beside it."""
+    folder = bench.folder / "slow"
+    folder.mkdir()
+    (folder / "model.yaml").write_text(
+        f"runtime: identity\ninstances: {instances}\nbatching: {{max_batch_size: 1}}\nwarmup: {{disabled: true}}\n"
+        'parameters: {batch_ms: "1000"}\n'
+    )
+    await asyncio.to_thread(bench.push, "slow", folder)
+    async with gateway() as one:
+        await bench.worker("w1")
+        ids = await bench.publish("headrace.slow.1", one.reply_to, row(1), row(2))
+        assert [await first_value(one, request_id) for request_id in ids] == [1, 2]
+        receipts = [(await answered(one, request_id)).receipt for request_id in ids]
+        longest_wait = max(receipt.batch_us - min(each.batch_us for each in receipts) for receipt in receipts)
+        assert (longest_wait >= receipts[0].compute_us) == (instances == 1)

@@ -80,8 +80,8 @@ def model_config(route: Route, resolve: Callable[[str, str], Route]) -> ModelCon
             )
         )
     if not spec.HasField("ensemble"):
-        # In each worker, on the device that it has: batches of a model run one at a time there.
-        config.instance_group.add(name=route.name, count=1)
+        # In each worker, on the device that it has.
+        config.instance_group.add(name=route.name, count=max(1, spec.instances))
     for key, value in spec.parameters.items():
         config.parameters[key].string_value = value
     return config

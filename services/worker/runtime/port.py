@@ -6,7 +6,7 @@ from services.common.tensors import Array
 
 
 class LoadedModel(Protocol):
-    """A model in memory. Called from one thread at a time."""
+    """A model in memory. Called from one thread at a time, unless its package asks for more `instances`."""
 
     @property
     def device(self) -> str:
