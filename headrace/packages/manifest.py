@@ -11,6 +11,7 @@ from headrace.v1.model_pb2 import EmbeddingSpec, EnsembleStep, ModelSpec, Tensor
 DEFAULT_MAX_BATCH_SIZE = 64
 # Runtimes whose models may be run from several threads at a time.
 CONCURRENT = ("onnx", "identity")
+MOST_INSTANCES = 64
 _SIZES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -172,7 +173,7 @@ class Manifest(_Part):
     queue: Queue = Queue()
     warmup: Warmup = Warmup()
     memory: Annotated[int, BeforeValidator(_bytes), Field(ge=0)] = 0
-    instances: Annotated[int, Field(ge=1, le=64)] = 1
+    instances: Annotated[int, Field(ge=1, le=MOST_INSTANCES)] = 1
     parameters: dict[str, str] = {}
     llm: Llm = Llm()
     vllm: Vllm = Vllm()

@@ -3,7 +3,7 @@
 from typing import Any
 
 from headrace.inference.model_config_pb2 import ModelConfig
-from headrace.packages.manifest import DEFAULT_MAX_BATCH_SIZE
+from headrace.packages.manifest import CONCURRENT, DEFAULT_MAX_BATCH_SIZE, MOST_INSTANCES
 from headrace.triton.findings import Finding, Outcome, Refused
 from headrace.triton.left_out import left_out
 from headrace.triton.tensors import Side
@@ -39,6 +39,8 @@ def convert(config: ModelConfig, spec: ModelSpec) -> tuple[Manifest, list[Findin
         findings.append(Finding("dynamic_batching.default_queue_policy.max_queue_size", Outcome.CHANGED, reason))
     if warm := warmup(config, spec, batching.get("max_batch_size", spec.batching.max_batch_size), findings):
         manifest["warmup"] = warm
+    if spec.runtime in CONCURRENT and (count := sum(max(1, group.count) for group in config.instance_group)) > 1:
+        manifest["instances"] = min(count, MOST_INSTANCES)
     if config.parameters:
         manifest["parameters"] = parameters(config)
     findings.extend(changed(config))
@@ -58,7 +60,10 @@ def changed(config: ModelConfig) -> list[Finding]:
         reason = f"{names}: kept as text that ModelConfig shows; none changes how the model runs"
         found.append(Finding("parameters", Outcome.CHANGED, reason))
     if config.instance_group:
-        reason = "workers are counted for the fleet, not for a model: headrace up --workers N, or FEWEST..MOST"
+        reason = (
+            "the count of an ONNX model becomes instances, in each worker; other models run one batch at a time there."
+            " Devices are the worker's: headrace up --workers N, or FEWEST..MOST"
+        )
         found.append(Finding("instance_group", Outcome.CHANGED, reason))
     if config.dynamic_batching.priority_levels:
         reason = "there are two levels: callers, and requests that bring headrace-priority: background"
