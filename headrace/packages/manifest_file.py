@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from headrace.packages.error import PackageError
-from headrace.packages.manifest import Manifest, ManifestError
+from headrace.packages.manifest import Manifest
+from headrace.packages.manifest_parts import ManifestError
 from headrace.packages.plain_yaml import plain
 from headrace.v1.model_pb2 import ModelSpec
 
