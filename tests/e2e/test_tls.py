@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -115,13 +116,13 @@ def test_nobody_gets_in_without_a_certificate(secured: Secured, name: str) -> No
 def test_nobody_gets_in_over_http_without_a_certificate(secured: Secured) -> None:
     with get(secured, "/v2/health/ready") as answer:
         assert answer.status == 200
-    with (
-        pytest.raises(OSError, match=r"(?i)certificate|closed|reset|alert"),
-        get(secured, "/v2", known=False) as answer,
-    ):
+    # How a refused handshake looks depends on who is quicker to close; that nothing is answered does not.
+    with pytest.raises((OSError, HTTPException)) as refused, get(secured, "/v2", known=False) as answer:
         answer.read()
-    with pytest.raises(OSError), urllib.request.urlopen(f"http://{secured.stack.http()}/v2", timeout=10) as answer:
-        answer.read()
+    assert not isinstance(refused.value, HTTPError)
+    with pytest.raises((OSError, HTTPException)) as refused:
+        urllib.request.urlopen(f"http://{secured.stack.http()}/v2", timeout=10).close()
+    assert not isinstance(refused.value, HTTPError)
 
 
 @pytest.mark.parametrize("name", ["gateway", "registry", "broker", "jobs"])
