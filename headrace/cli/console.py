@@ -43,8 +43,8 @@ def exit_codes() -> Iterator[None]:
         if isinstance(error, UnavailableError):
             err().print("Is the stack up? Start it with: headrace up", soft_wrap=True)
             err().print(
-                "Does it speak TLS? Then: headrace --tls-ca FILE …, and --tls-cert FILE --tls-key FILE where it asks for"
-                " a certificate (docs/security.md)",
+                "Does it speak TLS? Then: headrace --tls-ca FILE …, and --tls-cert FILE --tls-key FILE where it asks"
+                " for a certificate (docs/security.md)",
                 soft_wrap=True,
             )
             raise typer.Exit(EXIT_UNREACHABLE) from error

@@ -49,6 +49,9 @@ class Identity:
         if self.client_ca:
             context.load_verify_locations(cadata=self.client_ca.decode())
             context.verify_mode = ssl.CERT_REQUIRED
+            # A resumed session shows no certificate again: whose issuer was taken out would still get in.
+            context.num_tickets = 0
+            context.options |= ssl.OP_NO_TICKET
         return context
 
     def client_context(self) -> ssl.SSLContext:

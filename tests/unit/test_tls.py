@@ -1,9 +1,11 @@
 """Certificates from files: what is refused at the start, what happens when they change, and that connections follow."""
 
 import asyncio
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from services.common.errors import InvalidArgument
 from services.common.rpc import channel, serving
 from services.common.settings import ServiceSettings
 from services.common.tls import open_tls
+from services.gateway.hosts.aio import latest_context
 from tests.support.certificates import Certificates, put
 
 PASSWORD_KEY = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHeMEkGCSqGSIb3DQEFDTA8\n-----END ENCRYPTED PRIVATE KEY-----\n"
@@ -110,14 +113,52 @@ async def test_connections_follow_to_another_issuer(files: Certificates, tmp_pat
         watched = stub.Watch(health_pb2.HealthCheckRequest(service="watched"))
         assert (await watched.read()).status == health_pb2.HealthCheckResponse.SERVING
         other = Certificates(tmp_path / "other")
-        for mine, theirs in ((files.key, other.key), (files.cert, other.cert), (files.ca_file, other.ca_file)):
-            put(mine, theirs.read_bytes())
+        take(files, other)
         await until(lambda: tls.now.ca == other.ca_file.read_bytes())
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         assert await asyncio.to_thread(other.presented, f"127.0.0.1:{port}") == other.serial
         assert not watched.done()
         watched.cancel()
+
+
+async def test_http_follows_to_another_issuer(files: Certificates, tmp_path: Path) -> None:
+    """Of the grpc.aio front: certificates of the issuer that was taken out let nobody in, though the server goes on."""
+    answered = 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        answered += 1
+        writer.write(b"hello")
+        writer.close()
+
+    async def ask(shown: Certificates, trusted: Certificates) -> bytes:
+        context = ssl.create_default_context(cafile=trusted.ca_file)
+        context.load_cert_chain(shown.cert, shown.key)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+
+    old, new = Certificates(tmp_path / "old"), Certificates(tmp_path / "new")
+    take(files, old)
+    async with open_tls(settings(files)) as tls:
+        assert tls is not None
+        async with await asyncio.start_server(answer, "127.0.0.1", 0, ssl=latest_context(tls)) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert await ask(old, old) == b"hello"
+            take(files, new)
+            await until(lambda: tls.now.ca == new.ca_file.read_bytes())
+            assert await ask(new, new) == b"hello"
+            with suppress(OSError):
+                assert await ask(old, new) == b""
+    assert answered == 2
+
+
+def take(files: Certificates, other: Certificates) -> None:
+    for mine, theirs in ((files.key, other.key), (files.cert, other.cert), (files.ca_file, other.ca_file)):
+        put(mine, theirs.read_bytes())
 
 
 async def test_a_name_may_stand_for_every_host(files: Certificates) -> None:

@@ -165,7 +165,7 @@ class _HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: signals are the process's business."""
 
     def __init__(self, app: AsgiApp, tls: Tls | None) -> None:
-        secured = partial(_latest, tls) if tls is not None and tls.serves else None
+        secured = partial(latest_context, tls) if tls is not None and tls.serves else None
         config = uvicorn.Config(
             app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, ssl_context_factory=secured
         )
@@ -176,7 +176,7 @@ class _HttpServer(uvicorn.Server):
         yield
 
 
-def _latest(tls: Tls, *of_uvicorn: object) -> ssl.SSLContext:
+def latest_context(tls: Tls, *of_uvicorn: object) -> ssl.SSLContext:
     """A server's context whose handshakes each go on with the certificates of now."""
     first, known, current = tls.now.server_context(), tls.revision, tls.now.server_context()
 
