@@ -2,13 +2,12 @@
 
 import asyncio
 import time
-from collections import deque
 
 from google.protobuf.message import DecodeError
 
 from headrace.v1.fleet_pb2 import HeldModel
 from headrace.v1.model_pb2 import ModelVersion
-from headrace.v1.reply_pb2 import Reply, Verdict
+from headrace.v1.reply_pb2 import Reply
 from headrace.v1.work_pb2 import WorkRequest
 from services.common.broker.port import Broker, Delivery
 from services.common.errors import FailedPrecondition, InvalidArgument
@@ -29,9 +28,7 @@ from services.worker.replies.ticket import Ticket
 from services.worker.residents import Residents
 from services.worker.runtime.port import LoadedModel
 from services.worker.subscription import Subscription
-
-# How long a gateway may take to answer a claim: the device waits.
-CLAIM_SECONDS = 2.0
+from services.worker.suspects import Suspects, claim
 
 
 class Lane:
@@ -83,7 +80,7 @@ class Lane:
         delay = batching.max_queue_delay_us / 1e6
         self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, delay, shares=device.turns.shares)
         self._shape = batch_shape(version.spec)
-        self._suspects: deque[Held] = deque()
+        self._suspects = Suspects()
         self._fetching: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[str, int], Entry[Held]] = {}
         self._tickets: set[Ticket] = set()
@@ -119,7 +116,7 @@ class Lane:
                 await self._subscription.make_room()
                 if not self.loader.loaded and (self._eager or self.running) and not await self._enter():
                     continue
-                while (held := self._next_suspect()) is not None:
+                while (held := self._suspects.take(callers_wait=self._batcher.urgent)) is not None:
                     await self._run_suspect(held)
                 await self._run_line()
         finally:
@@ -200,7 +197,7 @@ class Lane:
         if await self.occupancy.stand_aside(self._work.set):
             self._hand_back()
             self._forget(self._batcher.clear())
-            self._suspects = deque(held for held in self._suspects if not held.ticket.closed)
+            self._suspects.drop_closed()
             return False
         if entered is Entered.NO_ROOM:  # nobody else could run it either: ask again, for those who still wait
             self._forget(self._batcher.drop(loop.time()))
@@ -263,7 +260,7 @@ class Lane:
             return
         assert held.job is not None
         if held.suspicious:
-            self._suspects.append(held)
+            self._suspects.add(held)
         else:
             loop_now = asyncio.get_running_loop().time()
             shape, deadline = self._shape(held.job.request), loop_now + held.seconds_left()
@@ -272,19 +269,6 @@ class Lane:
             self._entries[held.link.reply_to, held.work.id] = entry
             self._batcher.add(entry)
         self._work.set()
-
-    def _next_suspect(self) -> Held | None:
-        """The oldest whose gateway can be asked now, or that needs no asking; a lost gateway holds up only its own.
-
-        Callers' come before the line, those of the background after it.
-        """
-        for held in sorted(self._suspects, key=lambda held: held.background):
-            if held.background and self._batcher.urgent:
-                return None
-            if held.link.connected or held.link.gone or held.ticket.closed or held.seconds_left() <= 0:
-                self._suspects.remove(held)
-                return held
-        return None
 
     async def _run_suspect(self, held: Held) -> None:
         """It may have been run before, and may have killed who ran it: claim it, then run it alone.
@@ -297,22 +281,15 @@ class Lane:
         held.ticket.started = True
         self._claiming = 1
         async with self._device.turns.mine(lambda: self._batcher.urgent or not held.background):
-            verdict = await self._claim(held)
+            verdict = await claim(held)
             self._claiming = 0
             if verdict is not None and verdict.run:
                 await self._execute([held])
                 return
         if verdict is None and not held.link.gone:
-            self._suspects.append(held)
+            self._suspects.add(held)
         else:
             held.ticket.settle()
-
-    async def _claim(self, held: Held) -> Verdict | None:
-        """Asks the gateway; None: it did not answer, and other models wait for the device."""
-        try:
-            return await asyncio.wait_for(held.link.claim(held.work.id), CLAIM_SECONDS)
-        except TimeoutError:
-            return None
 
     async def _run_line(self) -> None:
         """Batches until the line is empty or something more urgent came."""
