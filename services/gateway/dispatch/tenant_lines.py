@@ -14,6 +14,7 @@ from services.gateway.receipts import compute_seconds
 from services.gateway.routes import Route
 
 # For each consumer: a batch that runs and one that waits; and what each tenant may have there whatever others have.
+# Engines elsewhere are given what they run: in a line of theirs the first to come would be the first.
 BATCHES_AHEAD = 2
 OWN_BATCHES = 1
 # Of compute, as workers have it.
@@ -63,7 +64,9 @@ class TenantLines:
 
     def _let_go(self, route: Route, window: FairWindow[Pending]) -> None:
         batches = batch_of(route) * max(1, self._consumers(route))
-        window.size, window.own = min(BATCHES_AHEAD * batches, route.max_requests), OWN_BATCHES * batches
+        elsewhere = route.text and route.spec_version.spec.runtime != "llm"
+        ahead = batches if elsewhere else BATCHES_AHEAD * batches
+        window.size, window.own = min(ahead, route.max_requests), OWN_BATCHES * batches
         while (pending := window.next()) is not None:
             assert pending.tenant is not None
             if pending.answer.done():
