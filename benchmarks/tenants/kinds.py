@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from grpc import aio
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from headrace.client.tensors import make_request
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from headrace.v1 import text_generation_pb2 as text
 from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceStub
 from tests.support.identity import identity
-from tests.support.llm_models import VOCABULARY, save_model
+from tests.support.llm_models import VOCABULARY, tokenizer
 
 if TYPE_CHECKING:
     from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceAsyncStub
@@ -56,14 +57,17 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """A small random Llama on the native engine; 24 to 40 tokens after a prompt of 16."""
+    """A random Llama of six million parameters on the native engine; 24 to 40 tokens after a prompt of 16.
+
+    Large enough that the engine is the bottleneck and not the gateway that passes its tokens on.
+    """
 
     name: str = "tokens"
     rows: int = 16
 
     def package(self, folder: Path) -> Path:
         """A folder to push."""
-        made = save_model(folder / self.name, dtype=torch.float32)
+        made = save_llama(folder / self.name)
         (made / "model.yaml").write_text(
             f"llm: {{kv_cache_memory: 64MiB, dtype: float32, max_num_seqs: {self.rows}}}\n"
         )
@@ -79,6 +83,30 @@ class Tokens:
         async for _ in stub.GenerateStream(request, timeout=TIMEOUT_SECONDS, metadata=metadata):
             pass
         return time.perf_counter() - began
+
+
+def save_llama(folder: Path) -> Path:
+    """Random weights, scaled so that outputs vary."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
+    model = LlamaForCausalLM(config)
+    for name, weight in model.named_parameters():
+        if weight.dim() == 2 and "embed" not in name:
+            weight.data *= 4 if "q_proj" in name or "k_proj" in name else 2
+    model.save_pretrained(folder)
+    tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
 
 
 Kind = Tensors | Tokens

@@ -15,8 +15,8 @@ from random import Random
 
 from benchmarks.multi_model.callers import percentile
 from benchmarks.tenants.kinds import TENSORS, Tensors
-from services.common.fair import FairWindow, Shares
-from services.gateway.dispatch.tenant_lines import BATCHES_AHEAD, CREDIT_SECONDS, OWN_BATCHES
+from services.common.fair import CREDIT, FairWindow, Shares
+from services.gateway.dispatch.tenant_lines import BATCHES_AHEAD, OWN_BATCHES
 from services.worker.batcher import Batcher, Entry
 from services.worker.llm.config import SchedulerConfig
 from services.worker.llm.request import GenerationRequest, SamplingParams
@@ -69,7 +69,7 @@ class House:
         self.shared = shared
         self.latencies: dict[str, list[float]] = {tenant: [] for tenant in TENANTS}
         self._windows: list[FairWindow[Asked]] = [
-            FairWindow(Shares(CREDIT_SECONDS), BATCHES_AHEAD * rows, OWN_BATCHES * rows) for _ in range(gateways)
+            FairWindow(Shares(CREDIT), BATCHES_AHEAD * rows, OWN_BATCHES * rows) for _ in range(gateways)
         ]
 
     def ask(self, asked: Asked) -> None:
@@ -104,7 +104,7 @@ class TensorHouse(House):
     def __init__(self, clock: Clock, kind: Tensors, gateways: int, *, shared: bool) -> None:
         super().__init__(clock, kind.max_batch_size, gateways, shared=shared)
         self._kind = kind
-        self._batcher: Batcher[Asked] = Batcher(kind.max_batch_size, shares=Shares(CREDIT_SECONDS))
+        self._batcher: Batcher[Asked] = Batcher(kind.max_batch_size, shares=Shares(CREDIT))
         self._busy = False
 
     def arrive(self, asked: Asked) -> None:

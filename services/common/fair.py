@@ -14,16 +14,23 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+# Requests at once, of a tenant who had less than his part, that go before those of others. In simulation more changes
+# nothing; and a flood begins with as much.
+CREDIT = 4
+
 
 class Shares:
     """Virtual times; several lines may share them, in any one unit (seconds of compute, tokens).
 
     Args:
-        credit: how far behind a tenant may be after a pause: so much he is served before others, once.
+        credit: how far behind a tenant may be after a pause, in turns of the usual cost: so many he is served before
+            others, once.
     """
 
     def __init__(self, credit: float = 0.0) -> None:
-        self._credit = credit
+        self._turns = credit
+        # The usual cost of a turn, and the credit that it makes.
+        self._usual = self._credit = 0.0
         self._had: dict[str, float] = {}
         self._weights: dict[str, float] = {}
         self._now = 0.0
@@ -45,6 +52,8 @@ class Shares:
         """It is his turn, and is thought to cost so much."""
         begins = self.had(tenant)
         self._now = max(self._now, begins)
+        self._usual += (cost - self._usual) / 16 if self._usual else cost
+        self._credit = self._turns * self._usual
         self._had[tenant] = begins + cost / self._weights.get(tenant, 1.0)
 
     def correct(self, tenant: str, difference: float) -> None:

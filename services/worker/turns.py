@@ -5,10 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from services.common.fair import Shares
-
-# Of the device, for a tenant who had less than his part. In simulation a fifth of a second does all that more would do.
-CREDIT_SECONDS = 0.25
+from services.common.fair import CREDIT, Shares
 
 
 def _always() -> bool:
@@ -35,7 +32,7 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        self.shares = Shares(CREDIT_SECONDS)
+        self.shares = Shares(CREDIT)
         self._taken = False
         self._line: list[_Place] = []
 

@@ -8,7 +8,7 @@ request of a tenant who sends little passes the flood twice: here, and at the de
 from collections.abc import Callable
 
 from headrace.v1.reply_pb2 import Receipt
-from services.common.fair import FairWindow, Shares
+from services.common.fair import CREDIT, FairWindow, Shares
 from services.gateway.dispatch.pending import Pending
 from services.gateway.receipts import compute_seconds
 from services.gateway.routes import Route
@@ -17,8 +17,6 @@ from services.gateway.routes import Route
 # Engines elsewhere are given what they run: in a line of theirs the first to come would be the first.
 BATCHES_AHEAD = 2
 OWN_BATCHES = 1
-# Of compute, as workers have it.
-CREDIT_SECONDS = 0.25
 
 
 class TenantLines:
@@ -32,7 +30,7 @@ class TenantLines:
     def __init__(self, send: Callable[[Pending], None], consumers: Callable[[Route], int]) -> None:
         self._send = send
         self._consumers = consumers
-        self._shares = Shares(CREDIT_SECONDS)
+        self._shares = Shares(CREDIT)
         self._windows: dict[str, FairWindow[Pending]] = {}
         # What each request under way was charged, by its id.
         self._charged: dict[int, float] = {}

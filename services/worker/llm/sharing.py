@@ -15,8 +15,8 @@ from services.worker.llm.line import Line
 from services.worker.llm.plan import Plan
 from services.worker.llm.sequence import Sequence
 
-# For a tenant who had less than his part: a few short answers.
-CREDIT_TOKENS = 512.0
+# Steps' worth of tokens that a tenant who had less than his part has before others: a short answer or two.
+CREDIT = 64
 
 
 class WaitingLine:
@@ -27,7 +27,7 @@ class WaitingLine:
     """
 
     def __init__(self) -> None:
-        self._shares = Shares(CREDIT_TOKENS)
+        self._shares = Shares(CREDIT)
         self._lines: dict[str, Line] = {}
         self._length = 0
         self.shared = False
