@@ -1,8 +1,9 @@
-"""From a delivery to jobs: envelopes opened, the expired dropped, the suspicious set aside."""
+"""From a delivery to requests in hand, and what of them is not settled yet."""
 
+import asyncio
 import logging
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
@@ -49,14 +50,72 @@ class Held:
         return self.work.deadline_unix_us / 1e6 - time.time()
 
 
-def opened(delivery: Delivery, links: Links) -> tuple[Envelope, Link] | None:
-    """The envelope and the link to its gateway; None if it cannot be read: then it goes to the dead letters."""
-    try:
-        return Envelope.FromString(delivery.message.body), links.to(delivery.message.reply_to)
-    except (DecodeError, ValueError) as error:
-        log.warning("a message that is not an envelope was rejected: %s", error)
-        delivery.reject()
-        return None
+class Intake:
+    """Opens what a queue delivers to a lane, and keeps its messages until they are settled.
+
+    Args:
+        came: called with each envelope, before its requests are taken.
+        take: called with each request.
+        settled: called when a message is done with, or in other hands.
+
+    Attributes:
+        stopping: what comes goes back to the queue.
+    """
+
+    def __init__(
+        self,
+        links: Links,
+        *,
+        came: Callable[[Envelope], None],
+        take: Callable[[Held], None],
+        settled: Callable[[], None],
+    ) -> None:
+        self.stopping = False
+        self._links = links
+        self._came = came
+        self._take = take
+        self._settled = settled
+        self._tickets: set[Ticket] = set()
+        self._fewer = asyncio.Event()
+
+    def deliver(self, delivery: Delivery, background: bool) -> None:
+        """Opens an envelope and passes on what is in it; one that cannot be read goes to the dead letters."""
+        if self.stopping:
+            delivery.requeue()
+            return
+        try:
+            envelope, link = Envelope.FromString(delivery.message.body), self._links.to(delivery.message.reply_to)
+        except (DecodeError, ValueError) as error:
+            log.warning("a message that is not an envelope was rejected: %s", error)
+            delivery.reject()
+            return
+        ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._done(ticket, link))
+        self._tickets.add(ticket)
+        link.owe()
+        self._came(envelope)
+        now_us = time.time_ns() // 1000
+        for work in envelope.requests:
+            suspicious = delivery.redelivered or work.attempt > 0
+            self._take(Held(work, ticket, link, now_us, suspicious, background))
+        if not envelope.requests:
+            ticket.settle()
+
+    def hand_back(self) -> None:
+        """What has not begun goes to other workers."""
+        for ticket in [ticket for ticket in self._tickets if not ticket.started]:
+            ticket.hand_back()
+
+    async def emptied(self) -> None:
+        """Returns once all that was taken is settled or in other hands."""
+        while self._tickets:
+            self._fewer.clear()
+            await self._fewer.wait()
+
+    def _done(self, ticket: Ticket, link: Link) -> None:
+        self._tickets.discard(ticket)
+        link.paid()
+        self._fewer.set()
+        self._settled()
 
 
 def batch_shape(spec: ModelSpec) -> "ShapeOf":

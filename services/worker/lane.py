@@ -8,15 +8,15 @@ from google.protobuf.message import DecodeError
 from headrace.v1.fleet_pb2 import HeldModel
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Reply
-from headrace.v1.work_pb2 import WorkRequest
-from services.common.broker.port import Broker, Delivery
+from headrace.v1.work_pb2 import Envelope
+from services.common.broker.port import Broker
 from services.common.errors import FailedPrecondition, InvalidArgument
 from services.worker.assembly import Assembly
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
 from services.worker.execution import Job, failure, run_batch
 from services.worker.instances import several
-from services.worker.intake import Held, batch_shape, opened
+from services.worker.intake import Held, Intake, batch_shape
 from services.worker.loading import Loader
 from services.worker.meter import Meter
 from services.worker.observation import BatchObserver
@@ -24,7 +24,6 @@ from services.worker.occupancy import Entered, Occupancy
 from services.worker.recorder import Recorder
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
-from services.worker.replies.ticket import Ticket
 from services.worker.residents import Residents
 from services.worker.runtime.port import LoadedModel
 from services.worker.subscription import Subscription
@@ -62,14 +61,21 @@ class Lane:
         self._links = links
         self._device = device
         self._observer = observer
-        self._residents = residents
         self._recorder = recorder
         self._doing = recorder.running((version.name, version.version))
         batching = version.spec.batching
         # Batches that run at a time; two of each ahead.
         self._instances = max(1, version.spec.instances)
         ahead = 2 * self._instances * batching.max_batch_size or self._instances + 1
-        self._subscription = Subscription(broker, version, self._on_delivery, ahead, behind=ahead, worker_id=worker_id)
+        self._intake = Intake(
+            links,
+            came=self._came,
+            take=self._take,
+            settled=residents.changed,
+        )
+        self._subscription = Subscription(
+            broker, version, self._intake.deliver, ahead, behind=ahead, worker_id=worker_id
+        )
         key = (version.name, version.version)
         self.occupancy = Occupancy(
             key, loader, residents, self._subscription, busy=lambda: self.running > 0, parts=assembly
@@ -83,11 +89,8 @@ class Lane:
         self._suspects = Suspects()
         self._fetching: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[str, int], Entry[Held]] = {}
-        self._tickets: set[Ticket] = set()
         self._executing = self._claiming = 0
         self._work = asyncio.Event()
-        self._settled = asyncio.Event()
-        self._stopping = False
 
     @property
     def running(self) -> int:
@@ -159,16 +162,14 @@ class Lane:
         Args:
             hand_back: what has not begun goes back to the queue, for other workers.
         """
-        self._stopping = True
+        self._intake.stopping = True
         await self._subscription.close()
         if hand_back:
-            self._hand_back()
+            self._intake.hand_back()
         for entry in self._entries.values():
             entry.cancelled = entry.cancelled or entry.item.ticket.closed
         self._work.set()
-        while self._tickets:
-            self._settled.clear()
-            await self._settled.wait()
+        await self._intake.emptied()
 
     def cancel(self, reply_to: str, request_id: int) -> None:
         """Nobody waits for this request any more."""
@@ -195,7 +196,7 @@ class Lane:
         if not self.running:
             return False
         if await self.occupancy.stand_aside(self._work.set):
-            self._hand_back()
+            self._intake.hand_back()
             self._forget(self._batcher.clear())
             self._suspects.drop_closed()
             return False
@@ -204,32 +205,12 @@ class Lane:
             self._work.set()
         return entered is Entered.FAILED
 
-    def _hand_back(self) -> None:
-        for ticket in [ticket for ticket in self._tickets if not ticket.started]:
-            ticket.hand_back()
+    def _came(self, envelope: Envelope) -> None:
+        self.occupancy.came(envelope)
 
-    def _on_delivery(self, delivery: Delivery, background: bool) -> None:
-        """Opens an envelope and takes what is in it."""
-        if self._stopping:
-            delivery.requeue()
-            return
-        if (found := opened(delivery, self._links)) is None:
-            return
-        envelope, link = found
-        ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
-        self._tickets.add(ticket)
-        link.owe()
-        self._subscription.shared |= any(work.tenant for work in envelope.requests)
-        self.occupancy.used_at = asyncio.get_running_loop().time()
-        now_us = time.time_ns() // 1000
-        for work in envelope.requests:
-            suspicious = delivery.redelivered or work.attempt > 0
-            self._take(work, Held(work, ticket, link, now_us, suspicious, background))
-        if not envelope.requests:
-            ticket.settle()
-
-    def _take(self, work: WorkRequest, held: Held) -> None:
+    def _take(self, held: Held) -> None:
         """Puts a request where it belongs."""
+        work = held.work
         known = self._entries.get((held.link.reply_to, work.id)) if held.suspicious else None
         if held.seconds_left() <= 0 or self._links.is_cancelled(held.link.reply_to, work.id):
             held.ticket.settle()
@@ -296,7 +277,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         while len(self._batcher):
             ready_at = self._batcher.ready_at()
-            if ready_at is not None and ready_at > loop.time() and not self._stopping:
+            if ready_at is not None and ready_at > loop.time() and not self._intake.stopping:
                 loop.call_at(ready_at, self._work.set)
                 return
             async with self._device.turns.mine(lambda: self._batcher.urgent, self._batcher.had):
@@ -324,7 +305,7 @@ class Lane:
         if ready_at is None or self._device.turns.contended or self._suspects:
             return None
         loop = asyncio.get_running_loop()
-        if ready_at > loop.time() and not self._stopping:
+        if ready_at > loop.time() and not self._intake.stopping:
             loop.call_at(ready_at, self._work.set)
             return None
         return self._next_batch()
@@ -365,9 +346,3 @@ class Lane:
         self.meter.ran(len(jobs), (time.perf_counter() - began) / self._instances)
         self._observer.ran(runs)
         return replies
-
-    def _on_settled(self, ticket: Ticket, link: Link) -> None:
-        self._tickets.discard(ticket)
-        link.paid()
-        self._settled.set()
-        self._residents.changed()

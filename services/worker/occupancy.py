@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Any, Protocol
 
+from headrace.v1.work_pb2 import Envelope
 from services.worker.loading import Loader
 from services.worker.placement import Key
 from services.worker.residents import NoRoom, Residents
@@ -75,6 +76,11 @@ class Occupancy:
         """Something names this version, or no longer does."""
         self._wanted = wanted
         self._residents.expect(self._key, self._loader.size if wanted else 0)
+
+    def came(self, envelope: Envelope) -> None:
+        """Requests came for the model."""
+        self._used_at = asyncio.get_running_loop().time()
+        self._subscription.shared |= any(work.tenant for work in envelope.requests)
 
     @property
     def wanted(self) -> bool:

@@ -10,17 +10,17 @@ from headrace.v1.fleet_pb2 import HeldModel
 from headrace.v1.model_pb2 import ModelVersion
 from headrace.v1.reply_pb2 import Verdict
 from headrace.v1.text_generation_pb2 import GenerateRequest
-from services.common.broker.port import Broker, Delivery
+from headrace.v1.work_pb2 import Envelope
+from services.common.broker.port import Broker
 from services.common.errors import FailedPrecondition, HeadraceError, InvalidArgument, ModelFailed
 from services.common.text_requests import sampling_params
-from services.worker.intake import Held, opened
+from services.worker.intake import Held, Intake
 from services.worker.llm.port import TextEngine
 from services.worker.loading import Loader
 from services.worker.meter import Meter
 from services.worker.occupancy import Entered, Occupancy
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
-from services.worker.replies.ticket import Ticket
 from services.worker.residents import Residents
 from services.worker.subscription import Subscription
 from services.worker.text.arrival import News, claimed, payload
@@ -70,9 +70,15 @@ class TextLane:
         self._patience = patience
         self._observer = observer
         ahead = version.spec.text.max_num_seqs or DEFAULT_AHEAD
+        self._intake = Intake(
+            links,
+            came=self._came,
+            take=self._take,
+            settled=residents.changed,
+        )
         # The background has half of the engine's places at most, so that a caller finds one.
         self._subscription = Subscription(
-            broker, version, self._on_delivery, ahead, behind=ahead // 2, worker_id=worker_id
+            broker, version, self._intake.deliver, ahead, behind=ahead // 2, worker_id=worker_id
         )
         self._streams = Streams(self._engine, self._finished)
         key = (version.name, version.version)
@@ -85,16 +91,12 @@ class TextLane:
             close=self._close_engine,
         )
         self.occupancy.want(eager)
-        self._residents = residents
-        self._tickets: set[Ticket] = set()
         self._group: asyncio.TaskGroup
         self._open: TextModel | None = None
         # One request at a time that may be what killed its last worker.
         self._alone = asyncio.Lock()
         self._work = asyncio.Event()
         self._news = News()
-        self._settled = asyncio.Event()
-        self._stopping = False
 
     @property
     def running(self) -> int:
@@ -155,14 +157,12 @@ class TextLane:
         Args:
             hand_back: what has not begun, and after `patience` what has, goes back to the queue, for other workers.
         """
-        self._stopping = True
+        self._intake.stopping = True
         await self._subscription.close()
         if hand_back:
             self._hand_back()
             asyncio.get_running_loop().call_later(self._patience, self._streams.release_all)
-        while self._tickets:
-            self._settled.clear()
-            await self._settled.wait()
+        await self._intake.emptied()
 
     def cancel(self, reply_to: str, request_id: int) -> None:
         """Nobody waits for this request any more."""
@@ -204,25 +204,8 @@ class TextLane:
                 self._streams.end(job)
                 job.held.ticket.hand_back()
 
-    def _on_delivery(self, delivery: Delivery, background: bool) -> None:
-        """Opens an envelope and begins what is in it."""
-        if self._stopping:
-            delivery.requeue()
-            return
-        if (found := opened(delivery, self._links)) is None:
-            return
-        envelope, link = found
-        ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._on_settled(ticket, link))
-        self._tickets.add(ticket)
-        link.owe()
-        self._subscription.shared |= any(work.tenant for work in envelope.requests)
-        self.occupancy.used_at = asyncio.get_running_loop().time()
-        now_us = time.time_ns() // 1000
-        for work in envelope.requests:
-            suspicious = delivery.redelivered or work.attempt > 0
-            self._take(Held(work, ticket, link, now_us, suspicious, background))
-        if not envelope.requests:
-            ticket.settle()
+    def _came(self, envelope: Envelope) -> None:
+        self.occupancy.came(envelope)
 
     def _take(self, held: Held) -> None:
         key = (held.link.reply_to, held.work.id)
@@ -324,9 +307,3 @@ class TextLane:
         self.completed += 1
         if job.generation is not None:
             self._observer.finished(job.generation, companions)
-
-    def _on_settled(self, ticket: Ticket, link: Link) -> None:
-        self._tickets.discard(ticket)
-        link.paid()
-        self._settled.set()
-        self._residents.changed()
