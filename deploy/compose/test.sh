@@ -67,6 +67,17 @@ autoscale() {
   export AUTOSCALER_PORT=${AUTOSCALER_PORT:-18005} HEADRACE_SCALE_DOWN_SECONDS=5 HEADRACE_SCALE_IDLE_SECONDS=10
   say "autoscale: up from nothing"; docker compose --profile cluster --profile autoscale up --detach --build >/dev/null
   for _ in $(seq 240); do scale --json >/dev/null 2>&1 && check push && break; sleep 0.5; done
+  say "the autoscaler is refused whatever it does not need of the engine"
+  docker compose exec -T autoscaler python -c '
+import urllib.error, urllib.request
+urllib.request.urlopen("http://docker-calls:2375/containers/json")
+for path in ("images/json", "volumes", "info", "containers/x/logs", "containers/../images/json"):
+    try:
+        urllib.request.urlopen(f"http://docker-calls:2375/{path}")
+    except urllib.error.HTTPError as error:
+        assert error.code == 403, (path, error)
+    else:
+        raise SystemExit(f"{path} was allowed")'
   say "nobody calls: no workers"; until_workers 0
   say "one call wakes one, a load goes through"
   time headrace infer digits --random --timeout 120 --address "$address" >/dev/null

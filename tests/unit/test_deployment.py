@@ -10,8 +10,8 @@ from tests.support.deployment import DEPLOY, SETTINGS, composed, stages, wrong_s
 COMPOSE = composed("compose.yaml")
 GPU = composed("compose.yaml", "gpu.yaml")
 OURS = [name for name, service in COMPOSE["services"].items() if "build" in service]
-# Of others, in images that are ours.
-OTHERS = {"AWS_SHARED_CREDENTIALS_FILE"}
+# Of the SDKs in our images.
+OTHERS = {"AWS_SHARED_CREDENTIALS_FILE", "DOCKER_HOST"}
 
 
 @pytest.mark.parametrize("name", [name for name, stage in stages().items() if stage.service])
