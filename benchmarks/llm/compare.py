@@ -1,10 +1,12 @@
-"""Output tokens per second of the native engine beside transformers' own ways to generate, interleaved in one process.
+"""Output tokens per second of the native engine beside transformers' own ways to generate, interleaved.
 
-    python -m benchmarks.llm.compare --workloads ABC --rounds 3 --dtype float32
+    python -m benchmarks.llm.compare --workloads ABC --rounds 3 --dtype float32 [--subjects headrace,path,vllm]
 
-Every subject has the same weights, the same threads, greedy sampling and end tokens ignored. A round runs each subject
-once; the table shows the median and the best of the rounds. `generate` pads all prompts to the longest and runs until
-the longest output is there; only the tokens that were asked for count.
+Subjects: `headrace` (the engine alone, in this process), `path` (the same engine behind client, gateway and queue),
+`vllm` (in its own process, from .venv-vllm), transformers' `continuous` batching and its `generate`. Every subject has
+the same weights, the same threads, greedy sampling and end tokens ignored. A round runs each subject once; the table
+shows the median and the best of the rounds. `generate` pads all prompts to the longest and runs until the longest output
+is there; only the tokens that were asked for count.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ import torch
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from benchmarks.llm.path import WholePath
+from benchmarks.llm.vllm import Vllm
 from benchmarks.llm.workloads import Work, save_100m, workloads
 from services.worker.llm.engine import Engine, open_engine
 from services.worker.llm.options import EngineOptions
@@ -111,21 +116,29 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     dtype = getattr(torch, arguments.dtype)
     folder = save_100m(arguments.folder / f"llama-100m-{arguments.dtype}", dtype)
-    native = Native(folder, arguments.dtype, arguments.threads)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    subjects: dict[str, Subject] = {"headrace": native, "generate": static(model), "continuous": continuous(model)}
     chosen = arguments.subjects.split(",")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    makers: dict[str, Callable[[], Any]] = {
+        "headrace": lambda: Native(folder, arguments.dtype, arguments.threads),
+        "path": lambda: WholePath(folder, arguments.threads),
+        "vllm": lambda: Vllm(folder, arguments.dtype, arguments.threads),
+        "continuous": lambda: continuous(model),
+        "generate": lambda: static(model),
+    }
     print(
         f"{arguments.dtype}, {arguments.threads} threads, {arguments.rounds} rounds: output tokens/s, median (best)\n"
     )
     print("| workload | " + " | ".join(chosen) + " |\n|" + "---|" * (len(chosen) + 1))
-    try:
+    with ExitStack() as parts:
+        subjects: dict[str, Subject] = {}
+        for name in chosen:
+            subjects[name] = subject = makers[name]()
+            if hasattr(subject, "close"):
+                parts.callback(subject.close)
         for name in arguments.workloads:
-            rates = measured(workloads()[name], {subject: subjects[subject] for subject in chosen}, arguments.rounds)
+            rates = measured(workloads()[name], subjects, arguments.rounds)
             cells = (f"{statistics.median(rates[subject]):.0f} ({max(rates[subject]):.0f})" for subject in chosen)
             print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    finally:
-        native.close()
 
 
 def measured(works: list[Work], subjects: dict[str, Subject], rounds: int) -> dict[str, list[float]]:
