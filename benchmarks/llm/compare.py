@@ -5,8 +5,8 @@
 Subjects: `headrace` (the engine alone, in this process), `path` (the same engine behind client, gateway and queue),
 `vllm` (in its own process, from .venv-vllm), transformers' `continuous` batching and its `generate`. Every subject has
 the same weights, the same threads, greedy sampling and end tokens ignored. A round runs each subject once; the table
-shows the median and the best of the rounds. `generate` pads all prompts to the longest and runs until the longest output
-is there; only the tokens that were asked for count.
+shows the median and the best of the rounds. `generate` pads all prompts to the longest and runs until the longest
+output is there; only the tokens that were asked for count.
 """
 
 import argparse

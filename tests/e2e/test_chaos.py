@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.e2e.conftest import STACKS, ready
 from tests.support import models
 from tests.support.brokers import rabbitmq_server
 from tests.support.load import CALLERS, calling, several, steady_load
+from tests.support.single import nginx
 from tests.support.stack import RunningStack, running_stack, wait_until
 from tests.support.stores import rclone_s3
 
@@ -63,6 +65,12 @@ class Victims:
     def is_steady(self) -> bool:
         """Everybody is there and nobody has anything to do."""
         return all(self.status(name) == [(0, 0)] * len(WORKERS) for name in GATEWAYS)
+
+
+def answered(address: str) -> int:
+    """Requests that one gateway has answered since its start."""
+    with Client(address) as client:
+        return sum(stats.inference_stats.success.count for stats in client.statistics("add_one"))
 
 
 @pytest.fixture(scope="module", params=STACKS)
@@ -161,6 +169,25 @@ async def test_callers_that_know_both_gateways_see_no_error(victims: Victims, nu
         await count.answered(500)
         await asyncio.to_thread(victims.hurt, "gateway-2", number)
         await count.answered(1000)
+    assert count.balanced()
+    assert (count.wrong, count.errors) == (0, {})
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_callers_behind_nginx_see_no_error_when_a_gateway_goes(
+    victims: Victims, tmp_path: Path, number: signal.Signals
+) -> None:
+    addresses = [victims.stack.address(name) for name in GATEWAYS]
+    before = [answered(address) for address in addresses]
+    with nginx(addresses, addresses, tmp_path) as (balancer, _):
+        async with steady_load(balancer) as count:
+            await count.answered(500)
+            # Calls are spread, though there is one connection.
+            now = [await asyncio.to_thread(answered, address) for address in addresses]
+            shares = [after - earlier for after, earlier in zip(now, before, strict=True)]
+            assert min(shares) > sum(shares) / 4
+            await asyncio.to_thread(victims.hurt, "gateway-2", number)
+            await count.answered(1000)
     assert count.balanced()
     assert (count.wrong, count.errors) == (0, {})
 

@@ -33,7 +33,10 @@ def proxied(front: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     """A replica of `x FP32 [N, length] → -x`, and nginx's two addresses."""
     folder = tmp_path_factory.mktemp(f"nginx-{front}")
     package = models.free_axes(folder / "negative.onnx")
-    with replica(str(package), folder / "replica", "--front", front) as one, nginx(one, folder / "nginx") as addresses:
+    with (
+        replica(str(package), folder / "replica", "--front", front) as one,
+        nginx([one.grpc], [one.http], folder / "nginx") as addresses,
+    ):
         yield one, *addresses
 
 
@@ -88,7 +91,7 @@ def test_a_deadline_passes_through(front: str, tmp_path: Path) -> None:
     burn = str(models.burn(tmp_path / "burn.onnx"))
     with (
         replica(burn, tmp_path / "replica", "--front", front) as one,
-        nginx(one, tmp_path / "nginx") as (address, _),
+        nginx([one.grpc], [one.http], tmp_path / "nginx") as (address, _),
         Client(address) as client,
         pytest.raises(DeadlineExceededError),
     ):
@@ -101,7 +104,7 @@ def test_a_replica_that_drains_ends_what_it_has_and_is_then_unavailable(front: s
     request.inputs.add(name="x", datatype="INT64", shape=[1, 1]).contents.int64_contents.append(21)
     with (
         replica(package, tmp_path / "replica", "--front", front) as one,
-        nginx(one, tmp_path / "nginx") as (address, http),
+        nginx([one.grpc], [one.http], tmp_path / "nginx") as (address, http),
         grpc.insecure_channel(address) as channel,
     ):
         stub, more = GRPCInferenceServiceStub(channel), queue.Queue[pb.ModelInferRequest | None]()

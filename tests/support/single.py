@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,16 +65,22 @@ def replica(model: str, folder: Path, *options: str) -> Iterator[Replica]:
 
 
 @contextmanager
-def nginx(behind: Replica, folder: Path) -> Iterator[tuple[str, str]]:
-    """Debian's nginx with deploy/nginx/headrace.conf until the block ends; yields its gRPC and HTTP addresses."""
+def nginx(behind_grpc: Sequence[str], behind_http: Sequence[str], folder: Path) -> Iterator[tuple[str, str]]:
+    """Debian's nginx with deploy/nginx/headrace.conf until the block ends; yields its gRPC and HTTP addresses.
+
+    Args:
+        behind_grpc, behind_http: who answers, one `server` line for each.
+    """
     program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert program, "nginx is missing: apt-get install nginx"
     folder.mkdir(parents=True, exist_ok=True)
     grpc, http = free_port(), free_port()
     config = (ROOT / "deploy" / "nginx" / "headrace.conf").read_text()
-    for ours, theirs in (("127.0.0.1:8001;  #", f"{behind.http};  #"), ("127.0.0.1:8001", behind.grpc)):
+    line = "server 127.0.0.1:8001 fail_timeout=2s;"
+    for ours, theirs in ((f"{line}  #", behind_http), (line, behind_grpc)):
         assert ours in config
-        config = config.replace(ours, theirs)
+        lines = "\n".join(line.replace("127.0.0.1:8001", address) for address in theirs)
+        config = config.replace(ours, lines + ours.removeprefix(line))
     config = config.replace("listen 8080", f"listen 127.0.0.1:{grpc}").replace(
         "listen 8081", f"listen 127.0.0.1:{http}"
     )
