@@ -1,30 +1,28 @@
 """One model version on this worker: its queue's consumer, its line, its turns on the device."""
 
 import asyncio
-import time
 
 from google.protobuf.message import DecodeError
 
 from headrace.v1.fleet_pb2 import HeldModel
 from headrace.v1.model_pb2 import ModelVersion
-from headrace.v1.reply_pb2 import Reply
 from headrace.v1.work_pb2 import Envelope
 from services.common.broker.port import Broker
-from services.common.errors import FailedPrecondition, InvalidArgument
+from services.common.errors import InvalidArgument
 from services.worker.assembly import Assembly
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
-from services.worker.execution import Job, failure, run_batch
+from services.worker.execution import failure
 from services.worker.instances import several
 from services.worker.intake import Held, Intake, batch_shape
 from services.worker.loading import Loader
-from services.worker.meter import Meter
 from services.worker.observation import BatchObserver
 from services.worker.occupancy import Entered, Occupancy
 from services.worker.recorder import Recorder
 from services.worker.replies.link import Link
 from services.worker.replies.links import Links
 from services.worker.residents import Residents
+from services.worker.runs import Runs
 from services.worker.runtime.port import LoadedModel
 from services.worker.subscription import Subscription
 from services.worker.suspects import Suspects, claim
@@ -55,18 +53,15 @@ class Lane:
     ) -> None:
         self.version = version
         self.loader = loader
-        self.completed = 0
-        self.meter = Meter()
         self.consuming = asyncio.Event()
         self._links = links
         self._device = device
         self._observer = observer
-        self._recorder = recorder
-        self._doing = recorder.running((version.name, version.version))
+        self._runs = Runs(version, loader, device, recorder, observer)
         batching = version.spec.batching
         # Batches that run at a time; two of each ahead.
-        self._instances = max(1, version.spec.instances)
-        ahead = 2 * self._instances * batching.max_batch_size or self._instances + 1
+        instances = self._runs.instances
+        ahead = 2 * instances * batching.max_batch_size or instances + 1
         self._intake = Intake(
             links,
             came=self._came,
@@ -89,20 +84,25 @@ class Lane:
         self._suspects = Suspects()
         self._fetching: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[str, int], Entry[Held]] = {}
-        self._executing = self._claiming = 0
+        self._claiming = 0
         self._work = asyncio.Event()
 
     @property
     def running(self) -> int:
         """Requests taken and not yet answered."""
         waiting = len(self._entries) + len(self._suspects) + len(self._fetching)
-        return waiting + self._claiming + self._executing
+        return waiting + self._claiming + self._runs.under_way
+
+    @property
+    def completed(self) -> int:
+        """Requests run since the start."""
+        return self._runs.completed
 
     def held(self) -> HeldModel | None:
         """What the fleet is told; None while nobody has asked for the model."""
         if (status := self.loader.status()) is not None:
             status.running, status.max_batch_size = self.running, max(1, self.version.spec.batching.max_batch_size)
-            self.meter.tell(status)
+            self._runs.meter.tell(status)
         return status
 
     async def run(self) -> None:
@@ -265,7 +265,7 @@ class Lane:
             verdict = await claim(held)
             self._claiming = 0
             if verdict is not None and verdict.run:
-                await self._execute([held])
+                await self._runs.run([held])
                 return
         if verdict is None and not held.link.gone:
             self._suspects.add(held)
@@ -283,10 +283,10 @@ class Lane:
             async with self._device.turns.mine(lambda: self._batcher.urgent, self._batcher.had):
                 if (batch := self._next_batch()) is None:
                     continue
-                if self._instances == 1:
+                if self._runs.instances == 1:
                     await self._run_batch(batch)
                 else:
-                    await several(self._instances, batch, self._another, self._run_batch, self._work)
+                    await several(self._runs.instances, batch, self._another, self._run_batch, self._work)
                     self._work.set()
             if self._suspects:
                 self._work.set()
@@ -313,7 +313,7 @@ class Lane:
     async def _run_batch(self, batch: list[Entry[Held]]) -> None:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await self._execute([entry.item for entry in batch])
+        await self._runs.run([entry.item for entry in batch])
         self._batcher.ran(batch, loop.time() - began)
 
     def _forget(self, dropped: list[Entry[Held]]) -> None:
@@ -321,28 +321,3 @@ class Lane:
         for entry in dropped:
             self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
             entry.item.ticket.settle()
-
-    async def _execute(self, batch: list[Held]) -> None:
-        """Runs a batch on the device and hands the replies over."""
-        for held in batch:
-            held.ticket.started = True
-        self._executing += len(batch)
-        jobs = [held.job for held in batch if held.job is not None]
-        for held, reply in zip(batch, await self._replies(jobs), strict=True):
-            held.link.reply(reply, held.ticket.settle)
-        self._executing -= len(batch)
-        self.completed += len(batch)
-
-    async def _replies(self, jobs: list[Job]) -> list[Reply]:
-        model = self.loader.model
-        if model is None:
-            error = FailedPrecondition(self.loader.why_not())
-            return [failure(job.id, error) for job in jobs]
-        began = time.perf_counter()
-        with self._recorder.during(self._doing):
-            alone = self._instances == 1
-            replies, runs = await self._device.run(lambda: run_batch(model, self.version, jobs), alone=alone)
-        # With several at a time, each takes its part of the device's time.
-        self.meter.ran(len(jobs), (time.perf_counter() - began) / self._instances)
-        self._observer.ran(runs)
-        return replies
