@@ -52,7 +52,7 @@ up: install
 
 test: $(VENV)/.dev clients node_modules/.package-lock.json
 	sh tools/test_services.sh
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 check: $(VENV)/.dev node_modules/.package-lock.json
 	$(BIN)/ruff format --check .

@@ -16,7 +16,7 @@ RUNNERS: dict[str, Callable[[Path], AbstractContextManager[BrokerProcess]]] = {
 }
 
 
-@pytest.fixture(scope="session", params=RUNNERS)
+@pytest.fixture(scope="session", params=[pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in RUNNERS])
 def broker_process(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """A broker that tests may kill, so long as they start it again."""
     with RUNNERS[request.param](tmp_path_factory.mktemp(request.param)) as process:

@@ -24,7 +24,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(scope="session", params=STACKS)
+@pytest.fixture(scope="session", params=[pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in STACKS])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A stack with one worker, of each kind, with all test models pushed and loaded."""
     front, *real_parts = request.param.split("-")

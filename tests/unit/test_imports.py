@@ -192,7 +192,7 @@ def test_each_vendor_sdk_is_imported_by_its_adapter_only(name: str) -> None:
             assert at_home, f"{name} imports {imported}; only {', '.join(homes)} may"
 
 
-@pytest.mark.parametrize("name", PURE)
+@pytest.mark.parametrize("name", sorted(PURE))
 def test_pure_cores_read_no_clock_and_do_no_io(name: str) -> None:
     allowed = PURE[name] | {"services.common.errors"}
     for imported in imports(MODULES[name]):
