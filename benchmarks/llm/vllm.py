@@ -36,7 +36,9 @@ class Vllm:
     def __init__(self, folder: Path, dtype: str, threads: int) -> None:
         if not PYTHON.exists():
             raise FileNotFoundError(f"{PYTHON} is missing; `make test-vllm` makes vLLM's environment")
-        environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": str(threads)}
+        # By itself it leaves a core to others.
+        cores = ",".join(map(str, sorted(os.sched_getaffinity(0))[:threads]))
+        environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": cores}
         self._log = (folder / "vllm.log").open("w")
         self._process = subprocess.Popen(
             [str(PYTHON), "-c", _SERVER, str(folder), dtype],
