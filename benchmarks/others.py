@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.workloads import Workload
-from tests.support.brokers import free_port
+from headrace.cli.ports import free_port
 
 SERVERS = Path(__file__).parent / "servers"
 PEERS = Path(".venv-peers").resolve()

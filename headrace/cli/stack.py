@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from headrace.cli.pool import WorkerPool
+from headrace.cli.ports import free_port
 from headrace.cli.supervisor import Child, StartError
 
 
@@ -217,11 +218,7 @@ class Stack:
 def _with_port(listen: str) -> str:
     """The same address with a free port where it has 0: a child that is started again must keep it."""
     host, _, port = listen.rpartition(":")
-    if int(port):
-        return listen
-    with closing(socket.socket()) as probe:
-        probe.bind((host, 0))
-        return f"{host}:{probe.getsockname()[1]}"
+    return listen if int(port) else f"{host}:{free_port(host)}"
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -8,6 +8,7 @@ from functools import partial
 import aiormq
 import pytest
 
+from headrace.cli.ports import free_port
 from services.common.broker import connect as connect_module
 from services.common.broker.connect import connect
 from services.common.broker.port import Broker, Delivery, Depth, Message, QueueFull, QueueSpec, Unavailable
@@ -22,7 +23,7 @@ from tests.contract.broker_kit import (
     until_consumers,
     until_depth,
 )
-from tests.support.brokers import BrokerProcess, RabbitProcess, free_port
+from tests.support.brokers import BrokerProcess, RabbitProcess
 from tests.support.proxy import proxy
 
 

@@ -2,9 +2,9 @@
 
 import asyncio
 
+from headrace.cli.ports import free_port
 from services.common.probe import serves
 from services.common.rpc import serving
-from tests.support.brokers import free_port
 
 
 async def test_a_process_is_healthy_once_it_is_ready() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from headrace.cli.ports import free_port
 from tests.support.certificates import Certificates
 from tests.support.stack import wait_until
 
@@ -195,10 +196,3 @@ def rabbitmq_server(folder: Path, certificates: Certificates | None = None) -> I
         broker.kill()
         mapper.kill()
         mapper.wait(10)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

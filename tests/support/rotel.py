@@ -8,14 +8,14 @@ from pathlib import Path
 
 import rotel
 
+from headrace.cli.ports import free_port
 from tests.support.stack import wait_until
 
 
 @contextmanager
 def rotel_collector(folder: Path, forward_to: str) -> Iterator[str]:
     """A running one that sends on to the OTLP/gRPC endpoint `forward_to`; yields its own endpoint."""
-    with socket.create_server(("127.0.0.1", 0)) as grpc, socket.create_server(("127.0.0.1", 0)) as http:
-        takes, unused = (f"127.0.0.1:{each.getsockname()[1]}" for each in (grpc, http))
+    takes, unused = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     command = [
         str(Path(rotel.__file__).with_name("rotel-agent")),
         "start",

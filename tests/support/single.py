@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.brokers import free_port
+from headrace.cli.ports import free_port
 from tests.support.stack import wait_until
 from tests.support.stores import accepts
 

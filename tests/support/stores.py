@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.brokers import free_port
+from headrace.cli.ports import free_port
 from tests.support.certificates import Certificates
 from tests.support.stack import wait_until
 

@@ -18,10 +18,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from headrace import AsyncClient, Client
+from headrace.cli.ports import free_port
 from headrace.client.errors import InvalidArgumentError
 from headrace.client.registry import RegistryClient
 from tests.e2e.conftest import ready
-from tests.support.brokers import free_port
 from tests.support.llm_models import check_greedy, oracle
 from tests.support.stack import RunningStack, descendants, running_stack, wait_until
 
