@@ -3,6 +3,7 @@
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.workloads import Workload
@@ -36,7 +37,7 @@ def headrace(
                 registry.push(workload.name, workload.file)
         with Client(up.address("gateway")) as client:
             for workload in workloads:
-                wait_until(lambda name=workload.name: _ready(client, name), f"{workload.name} to be ready")  # type: ignore[misc]
+                wait_until(partial(_ready, client, workload.name), f"{workload.name} to be ready")
         yield up
 
 

@@ -59,7 +59,7 @@ async def measure(up: RunningStack, rate: float, seconds: float, run: Run) -> No
     began = time.monotonic()
     async with AsyncClient(up.address("gateway")) as client, grpc.aio.insecure_channel(up.address("autoscaler")) as to:
         watching = asyncio.create_task(_watch(AutoscalerServiceStub(to), began, run))
-        await asyncio.sleep(IDLE_SECONDS)
+        await asyncio.sleep(IDLE_SECONDS)  # the load's own shape: nobody calls
         first = time.monotonic()
 
         async def one() -> None:
@@ -74,12 +74,12 @@ async def measure(up: RunningStack, rate: float, seconds: float, run: Run) -> No
 
         async with asyncio.TaskGroup() as group:
             for number in range(int(rate * seconds)):
-                await asyncio.sleep(max(0.0, first + number / rate - time.monotonic()))
+                await asyncio.sleep(max(0.0, first + number / rate - time.monotonic()))  # its pace
                 group.create_task(one())
         async with asyncio.timeout(120):
             while run.samples[-1][3]:  # noqa: ASYNC110  # the table is what is waited for
                 await asyncio.sleep(0.2)
-        await asyncio.sleep(2.0)
+        await asyncio.sleep(2.0)  # the plot shows that nobody comes back
         watching.cancel()
 
 
@@ -92,7 +92,7 @@ async def _watch(stub: "AutoscalerServiceAsyncStub", began: float, run: Run) -> 
             staying = len(phases) - phases.count(WORKER_PHASE_LEAVING)
             backlog = sum(queue.backlog for queue in state.queues)
             run.samples.append((time.monotonic() - began, state.decision.target, ready, staying, backlog))
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.25)  # a sample of the plot
 
 
 def table(run: Run) -> str:

@@ -69,7 +69,7 @@ def load(priority: str) -> Beside:
         async with aio.insecure_channel(stack.up.address("gateway")) as channel, asyncio.TaskGroup() as group:
             stub: GRPCInferenceServiceAsyncStub = GRPCInferenceServiceStub(channel)
             asking = [group.create_task(keep_asking(stub)) for _ in range(UNDER_WAY)]
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # until they fill the model: what is measured is the steady state
             yield lambda: done
             for task in asking:
                 task.cancel()
@@ -101,7 +101,7 @@ async def _at_random(ask: Callable[[], Awaitable[None]], rate: float, seconds: f
     began = at = loop.time()
     async with asyncio.TaskGroup() as group:
         while at < began + seconds:
-            await asyncio.sleep(max(0.0, at - loop.time()))
+            await asyncio.sleep(max(0.0, at - loop.time()))  # the arrivals' own schedule
             group.create_task(_run(ask))
             at += gaps.expovariate(rate)
     return loop.time() - began

@@ -64,6 +64,11 @@ def until(client: JobsClient, job: str, reached: Callable[[pb.Job], bool], secon
     return state(client, job)
 
 
+def completed(least: int) -> Callable[[pb.Job], bool]:
+    """So many of its requests have a result."""
+    return lambda job: job.completed >= least
+
+
 def survive(stack: Running, client: JobsClient, count: int) -> None:
     """Submits, kills, counts. Raises AssertionError."""
     began = time.monotonic()
@@ -72,7 +77,7 @@ def survive(stack: Running, client: JobsClient, count: int) -> None:
     began = time.monotonic()
     for number, victim in enumerate(VICTIMS, 1):
         at_least = count * number // (len(VICTIMS) + 2)
-        seen = until(client, job, lambda now, least=at_least: now.completed >= least)  # type: ignore[misc]
+        seen = until(client, job, completed(at_least))
         assert seen.state not in ENDED, "the job was done before everybody had been killed; give it more requests"
         say(f"  at {time.monotonic() - began:5.1f} s, {seen.completed:6} done: kill -9 of {victim}")
         kill(stack, victim)

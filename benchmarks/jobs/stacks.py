@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from headrace import Client
@@ -60,7 +61,7 @@ def running(folder: Path, *, rabbitmq: bool = False, workers: int = 2, gateways:
         for name in (name for name in up.processes() if name.startswith("gateway")):
             with Client(up.address(name)) as client:
                 for model in ("add_one", "toy"):
-                    wait_until(lambda client=client, model=model: ready(client, model), model)  # type: ignore[misc]
+                    wait_until(partial(ready, client, model), model)
         yield Running(up, restart)
 
 

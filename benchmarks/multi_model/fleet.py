@@ -48,7 +48,7 @@ def fleet(client: Client) -> Fleet:
 
 def settled(client: Client) -> Fleet:
     """As they say once they have reported after now."""
-    time.sleep(1.5)
+    time.sleep(1.5)  # they report each second, and nothing in a report says when it was made
     return fleet(client)
 
 

@@ -92,7 +92,7 @@ async def moved(crowd: Callers, expected: set[int]) -> None:
     async with asyncio.timeout(30):
         while True:
             began = time.perf_counter()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # the span that is looked at
             if set(crowd.since(began)) == {str(version) for version in expected}:
                 return
 

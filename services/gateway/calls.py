@@ -36,6 +36,11 @@ class Call:
     trailing: dict[str, str | bytes] = field(default_factory=dict)
 
 
+def credentials(metadata: Metadata) -> list[tuple[str, str]]:
+    """What of a call's metadata, or of a request's headers, says who calls: other processes are asked in that name."""
+    return [(key, str(metadata[key])) for key in ("authorization", "x-api-key") if key in metadata]
+
+
 def check_use(call: Call, model: str) -> None:
     """Raises PermissionDenied where the caller may not use the model."""
     if call.tenant is not None:

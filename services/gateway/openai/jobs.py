@@ -13,14 +13,13 @@ from headrace.v1.jobs_pb2_grpc import FileServiceStub, JobServiceStub
 from services.common.errors import Unimplemented
 from services.common.rpc import channel, from_rpc_error
 from services.common.tls import Tls
+from services.gateway.calls import credentials
 
 if TYPE_CHECKING:
     from headrace.v1.jobs_pb2_grpc import FileServiceAsyncStub, JobServiceAsyncStub
 
 # A batch of an uploaded file is read, checked and kept before it is answered.
 CALL_SECONDS = 300.0
-# By these the job service knows who calls: it takes nobody's word for it.
-_CREDENTIALS = ("authorization", "x-api-key")
 
 
 class Jobs:
@@ -33,7 +32,7 @@ class Jobs:
     async def ask(self, http: Request, method: Any, request: Any) -> Any:
         """One answer to a request, or to a stream of them, on behalf of an HTTP caller."""
         try:
-            return await method(request, timeout=CALL_SECONDS, metadata=_credentials(http))
+            return await method(request, timeout=CALL_SECONDS, metadata=credentials(http.headers))
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 
@@ -45,7 +44,7 @@ class Jobs:
 
     async def _pieces(self, http: Request, method: Any, request: Any) -> AsyncGenerator[bytes, None]:
         try:
-            async for answer in method(request, metadata=_credentials(http)):
+            async for answer in method(request, metadata=credentials(http.headers)):
                 yield answer.content
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
@@ -73,7 +72,3 @@ def there(jobs: Jobs | None) -> Jobs:
     if jobs is None:
         raise Unimplemented("this gateway knows no job service; start one and set HEADRACE_JOBS to its host:port")
     return jobs
-
-
-def _credentials(http: Request) -> tuple[tuple[str, str], ...]:
-    return tuple((name, http.headers[name]) for name in _CREDENTIALS if name in http.headers)

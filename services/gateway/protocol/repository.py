@@ -9,16 +9,15 @@ from grpc import aio
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.v1.registry_pb2 import SetUnloadedRequest
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
-from services.common.errors import FailedPrecondition, HeadraceError, Unimplemented, error_of
+from services.common.errors import FailedPrecondition, Unimplemented
+from services.common.rpc import from_rpc_error
 from services.gateway.backend import Backend
-from services.gateway.calls import Call, check_use, may_use
+from services.gateway.calls import Call, check_use, credentials, may_use
 from services.gateway.routes import Route, Routes
 
 # How long a load waits for a worker where the caller set no deadline.
 LOAD_SECONDS = 60.0
 POLL_SECONDS = 0.05
-# Who asks: the registry decides what they may.
-CREDENTIALS = ("authorization", "x-api-key")
 
 
 class ModelControl(Protocol):
@@ -36,13 +35,13 @@ class RegistryControl:
 
     async def set_unloaded(self, name: str, unloaded: bool, call: Call) -> None:
         """With the caller's own credentials."""
-        metadata = [(key, value) for key in CREDENTIALS if (value := call.metadata.get(key))]
+        metadata = credentials(call.metadata)  # the registry decides what they may
         try:
             await self._stub.SetUnloaded(
                 SetUnloadedRequest(name=name, unloaded=unloaded), timeout=LOAD_SECONDS, metadata=metadata
             )
         except aio.AioRpcError as error:
-            raise _of(error) from error
+            raise from_rpc_error(error) from error
 
 
 class NoControl:
@@ -129,7 +128,3 @@ class Repository:
         if self._routes.unloaded(route.name):
             return "unloaded"
         return "" if await self._backend.model_ready(route) else "no worker consumes its queue now"
-
-
-def _of(error: aio.AioRpcError) -> HeadraceError:
-    return error_of(error.code().value[0], error.details() or "the registry failed")
