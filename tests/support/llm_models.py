@@ -89,7 +89,7 @@ def check_greedy(model: Any, prompt: tuple[int, ...], output: tuple[int, ...], t
     A near tie is a position where the two best logits differ by less than `tolerance`: engines round
     differently.
     """
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     expected = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
