@@ -122,7 +122,7 @@ class TensorHouse(House):
 
     def _ran(self, batch: list[Entry[Asked]], seconds: float) -> None:
         self._busy = False
-        self._batcher.ran(batch, seconds)
+        self._batcher.ran(batch, seconds, self.clock.now)
         for entry in batch:
             self.clock.after(HOP_SECONDS, partial(self.answer, entry.item, seconds / len(batch)))
         self._run()

@@ -9,7 +9,7 @@ models "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024) cal
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -93,10 +93,13 @@ class FairLine(Generic[T]):
         line.append(item)
         self._length += 1
 
-    def pop(self) -> T:
-        """Takes the first item of who has had least."""
+    def pop(self, last: Collection[str] = ()) -> T:
+        """Takes the first item of who has had least; of `last`, if nobody else waits."""
         lines = self._lines
-        return self.pop_of(next(iter(lines)) if len(lines) == 1 else self.shares.least(lines))
+        if len(lines) == 1:
+            return self.pop_of(next(iter(lines)))
+        first = [tenant for tenant in lines if tenant not in last] if last else None
+        return self.pop_of(self.shares.least(first or lines))
 
     def pop_of(self, tenant: str) -> T:
         """Takes a tenant's first item."""

@@ -2,7 +2,8 @@
 
 Work-conserving: whoever asks gets what is there at once, unless the model wants to wait for company
 (`max_queue_delay`); while the device is busy nobody asks, and the next batch gathers. Who is taken is decided then, at
-the last moment: in order of arrival, or where several tenants wait, by what each has had of the device.
+the last moment: in order of arrival, or where several tenants wait, by what each has had of the device. Tenants who
+are over their part come last, and fill a batch up only as far as it stays short (`overdrafts.py`).
 
 There are two lines. The second, the background, is taken from only when the first is empty, and never into the same
 batch: the first goes as if there were no second, but for the one batch that may be running when it comes.
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from services.common.fair import FairLine, Shares
+from services.worker.batch_cost import BatchCost
+from services.worker.overdrafts import STRETCH, Overdrafts
 
 T = TypeVar("T")
 
@@ -51,13 +54,18 @@ class Batcher(Generic[T]):
         max_rows: most rows in a batch; 0: every entry runs alone.
         max_delay: seconds that the oldest entry may wait for company.
         shares: what each tenant has had, of all batchers of this device.
+        overdrafts: who of them is over his part, likewise.
         row_seconds: what a row is thought to cost; learns from the batches that `ran`.
     """
 
     max_rows: int
     max_delay: float = 0.0
     shares: Shares = field(default_factory=Shares)
+    overdrafts: Overdrafts = field(default_factory=Overdrafts)
     row_seconds: float = 0.001
+    _cost: BatchCost = field(init=False, default_factory=BatchCost)
+    # Somebody has named a tenant; until then it is not counted who is over.
+    _shared: bool = field(init=False, default=False)
     _line: FairLine[Entry[T]] = field(init=False)
     _behind: FairLine[Entry[T]] = field(init=False)
 
@@ -66,18 +74,30 @@ class Batcher(Generic[T]):
 
     def add(self, entry: Entry[T]) -> None:
         """Puts an entry at the end of its line."""
+        self._shared = self._shared or bool(entry.tenant)
         (self._behind if entry.background else self._line).add(entry, entry.tenant, entry.weight)
 
     def had(self) -> float:
         """What he has had who comes first here: which of a device's batchers is next."""
         return min(map(self.shares.had, (self._line or self._behind).tenants()), default=0.0)
 
-    def ran(self, batch: list[Entry[T]], seconds: float) -> None:
+    def ran(self, batch: list[Entry[T]], seconds: float, now: float) -> None:
         """A batch took the device so long: each tenant bears his rows' part of it, whatever was thought before."""
         rows = sum(entry.rows for entry in batch)
         for entry in batch:
             self.shares.correct(entry.tenant, seconds * entry.rows / rows - entry.charged)
+        if self._shared:
+            self._count(batch, rows, seconds, now)
         self.row_seconds += (seconds / rows - self.row_seconds) / 8
+
+    def _count(self, batch: list[Entry[T]], rows: int, seconds: float, now: float) -> None:
+        self._cost.learn(rows, seconds)
+        tenants: dict[str, list[Entry[T]]] = {}
+        for entry in batch:
+            tenants.setdefault(entry.tenant, []).append(entry)
+        for tenant, entries in tenants.items():
+            cost = self._cost.in_full(sum(entry.rows for entry in entries), max(rows, self.max_rows))
+            self.overdrafts.served(tenant, entries[0].weight, cost, len(entries), now)
 
     def __len__(self) -> int:
         return len(self._line) + len(self._behind)
@@ -117,19 +137,22 @@ class Batcher(Generic[T]):
         batch: list[Entry[T]] = []
         dropped: list[Entry[T]] = []
         passed: list[Entry[T]] = []
-        rows = 0
+        rows, most = 0, float(self.max_rows)
+        over = self.overdrafts.over(now)
         while line:
-            entry = line.pop()
+            entry = line.pop(over)
+            if entry.tenant in over:  # and so are all who come after him
+                most = min(most, self._cost.rows_within(STRETCH))
             if entry.cancelled or entry.deadline <= now:
                 dropped.append(entry)
-            elif not batch or (entry.shape == batch[0].shape and rows + entry.rows <= self.max_rows):
+            elif not batch or (entry.shape == batch[0].shape and rows + entry.rows <= most):
                 batch.append(entry)
                 rows += entry.rows
                 entry.charged = entry.rows * self.row_seconds
                 self.shares.serve(entry.tenant, entry.charged)
             else:
                 passed.append(entry)
-            if batch and rows >= self.max_rows:
+            if batch and rows >= most:
                 break
         for entry in reversed(passed):
             line.put_back(entry, entry.tenant)

@@ -79,7 +79,8 @@ class Lane:
         self.occupancy.want(eager)
         self._eager, self._urgent = eager, False
         delay = batching.max_queue_delay_us / 1e6
-        self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, delay, shares=device.turns.shares)
+        turns = device.turns
+        self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, delay, turns.shares, turns.overdrafts)
         self._shape = batch_shape(version.spec)
         self._suspects = Suspects()
         self._fetching: set[asyncio.Task[None]] = set()
@@ -314,7 +315,8 @@ class Lane:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await self._runs.run([entry.item for entry in batch])
-        self._batcher.ran(batch, loop.time() - began)
+        # With several at a time, each takes its part of the device's time.
+        self._batcher.ran(batch, (loop.time() - began) / self._runs.instances, loop.time())
 
     def _forget(self, dropped: list[Entry[Held]]) -> None:
         """Nobody waits for these any more."""

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.common.fair import CREDIT, Shares
+from services.worker.overdrafts import Overdrafts
 
 
 def _always() -> bool:
@@ -29,10 +30,12 @@ class Turns:
 
     Attributes:
         shares: what each tenant has had of the device, in seconds.
+        overdrafts: who of them is over his part.
     """
 
     def __init__(self) -> None:
         self.shares = Shares(CREDIT)
+        self.overdrafts = Overdrafts()
         self._taken = False
         self._line: list[_Place] = []
 

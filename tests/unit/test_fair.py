@@ -154,7 +154,7 @@ def test_a_flood_in_the_batchers_line_gives_way_to_each_request_of_others() -> N
     for number in range(40):
         line.add(Entry("flood", 1, None, number, 1e9, tenant="flood"))
     batch, _ = line.take(50.0)
-    line.ran(batch, 0.4)
+    line.ran(batch, 0.4, 51.0)
     line.add(Entry("quiet", 1, None, 50.0, 1e9, tenant="quiet"))
     line.add(Entry("quiet", 1, None, 50.0, 1e9, tenant="quiet"))
     batch, _ = line.take(51.0)

@@ -61,6 +61,7 @@ LLM_CORE_NAMES = (
     "detokenise",
     "line",
     "output",
+    "pace",
     "plan",
     "prefix",
     "request",
@@ -72,11 +73,15 @@ LLM_CORE_NAMES = (
 LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {
     "services.common.sampling",
     "services.common.fair",
+    "services.worker.batch_cost",
+    "services.worker.overdrafts",
 }
 # Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
 PURE: dict[str, set[str]] = {
     "services.common.fair": set(),
-    "services.worker.batcher": {"services.common.fair"},
+    "services.worker.batch_cost": set(),
+    "services.worker.overdrafts": set(),
+    "services.worker.batcher": {"services.common.fair", "services.worker.batch_cost", "services.worker.overdrafts"},
     "services.worker.placement": set(),
     "services.worker.strikes": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},

@@ -3,6 +3,19 @@
 from services.common.errors import InvalidArgument
 from services.worker.llm.config import SchedulerConfig
 from services.worker.llm.request import GenerationRequest
+from services.worker.llm.sequence import Sequence
+
+
+def sequence_of(request: GenerationRequest, number: int, config: SchedulerConfig) -> Sequence:
+    """A request on its way; `number` is its place in the order of arrival. Raises as `length_limit` does."""
+    eos = frozenset() if request.params.ignore_eos else config.eos_token_ids
+    return Sequence(
+        request=request,
+        number=number,
+        limit=length_limit(request, config),
+        end_ids=eos.union(request.params.stop_token_ids),
+        tokens=[*request.prompt, *request.resume],
+    )
 
 
 def length_limit(request: GenerationRequest, config: SchedulerConfig) -> int:

@@ -23,10 +23,11 @@ from collections.abc import Sequence as Run
 from dataclasses import dataclass
 
 from services.common.errors import Internal, InvalidArgument
-from services.worker.llm.admission import length_limit
+from services.worker.llm.admission import sequence_of
 from services.worker.llm.blocks import BlockPool
 from services.worker.llm.config import SchedulerConfig
 from services.worker.llm.line import Line
+from services.worker.llm.pace import Budget, Pace
 from services.worker.llm.plan import Plan
 from services.worker.llm.prefix import PrefixCache
 from services.worker.llm.request import FinishReason, GenerationRequest
@@ -57,6 +58,7 @@ class Scheduler:
         self._prefix = PrefixCache(self.pool, config.block_size)
         self.waiting = WaitingLine()
         self.running = Line()
+        self._pace = Pace(config.max_num_seqs, self.waiting, self.running)
         self.counters = Counters()
         self._sequences: dict[str, Sequence] = {}
         self._rows = list(range(config.max_num_seqs - 1, -1, -1))
@@ -75,20 +77,13 @@ class Scheduler:
         """
         if request.id in self._sequences:
             raise InvalidArgument(f"a request with id {request.id!r} is under way; ids must be unique")
-        limit = length_limit(request, self.config)
-        params = request.params
-        eos = frozenset() if params.ignore_eos else self.config.eos_token_ids
-        sequence = Sequence(
-            request=request,
-            number=self._submitted,
-            limit=limit,
-            end_ids=eos.union(params.stop_token_ids),
-            tokens=[*request.prompt, *request.resume],
-        )
+        sequence = sequence_of(request, self._submitted, self.config)
         self._submitted += 1
         if request.resume and (reason := sequence.end_after_last()):
             sequence.finish_reason = reason
             return sequence
+        if not self._sequences:
+            self._pace.rested()
         self._sequences[request.id] = sequence
         self.waiting.add(sequence)
         self._next_deadline = min(self._next_deadline, request.deadline)
@@ -123,11 +118,14 @@ class Scheduler:
         plan = Plan()
         if now >= self._next_deadline:
             self._expire(now, plan)
-        if self.waiting.shared:
+        if shared := self.waiting.shared:
+            self._pace.begin(now)
             self._make_way(plan)
-        budget = self._continue_running(plan)
+        budget = self._pace.budget(self.config.max_num_batched_tokens)
+        self._continue_running(plan, budget)
         self._admit(plan, budget)
-        self.waiting.charge(plan)
+        if shared:
+            self._pace.planned(plan, now)
         return plan
 
     def commit(self, plan: Plan, sampled: Run[int]) -> list[Sequence]:
@@ -159,6 +157,7 @@ class Scheduler:
 
         Of several plans under way, retract the newest first.
         """
+        self._pace.rested()
         for block in plan.registered:
             self.pool.forget(block)
         for place in plan.sampling:
@@ -194,23 +193,17 @@ class Scheduler:
             self.finish(sequence, "abort")
         self._next_deadline = min((s.request.deadline for s in self._sequences.values()), default=math.inf)
 
-    def _continue_running(self, plan: Plan) -> int:
-        """Chunks of the running sequences. Returns the budget that is left."""
-        budget, running = self.config.max_num_batched_tokens, self.running
-        place = 0
+    def _continue_running(self, plan: Plan, budget: Budget) -> None:
+        """Chunks of the running sequences."""
+        running, place = self.running, 0
         while place < len(running):
             sequence, place = running[place], place + 1
-            known = len(sequence.tokens) + sequence.pending
-            if known >= sequence.limit:
+            if len(sequence.tokens) + sequence.pending >= sequence.limit:
                 continue  # its last token is on the way: steps overlap
             # Each of those behind keeps one token of the budget, so that a long prompt never stops their output.
-            want = known - sequence.computed
-            count = self._make_room(sequence, min(want, budget - (len(running) - place)), plan)
-            if count:
-                plan.add(sequence, count)
-                plan.registered.extend(self._prefix.register(sequence))
-                budget -= count
-        return budget
+            want = min(sequence.missing, budget.left - (len(running) - place), budget.of(sequence))
+            if count := self._make_room(sequence, want, plan):
+                self._plan(sequence, count, plan, budget)
 
     def _make_room(self, sequence: Sequence, count: int, plan: Plan) -> int:
         """Blocks for a sequence's next `count` tokens, from later ones if needed; how many it got."""
@@ -251,21 +244,24 @@ class Scheduler:
         plan.preempted.append(sequence)
         self.counters.preemptions += 1
 
-    def _admit(self, plan: Plan, budget: int) -> None:
+    def _admit(self, plan: Plan, budget: Budget) -> None:
         """Lets waiting sequences in, in order, while there is room. None passes the first: a large one would starve."""
-        while budget and self.waiting:
+        while budget.left and self.waiting:
             sequence = self.waiting.first()
             if sequence.pending:
                 break  # preempted with a token under way; all tokens must be known to compute it again
-            if (shared := self._room_for(sequence)) is None:
+            if not budget.of(sequence) or (shared := self._room_for(sequence)) is None:
                 break
             self.waiting.remove(sequence)
             self._seat(sequence, shared, plan)
-            count = min(len(sequence.tokens) - sequence.computed, budget)
+            count = min(sequence.missing, budget.of(sequence))
             self._give(sequence, self.pool.take(self._blocks_for(sequence.computed + count) - len(shared)), plan)
-            plan.add(sequence, count)
-            plan.registered.extend(self._prefix.register(sequence))
-            budget -= count
+            self._plan(sequence, count, plan, budget)
+
+    def _plan(self, sequence: Sequence, count: int, plan: Plan, budget: Budget) -> None:
+        plan.add(sequence, count)
+        plan.registered.extend(self._prefix.register(sequence))
+        budget.spend(sequence, count)
 
     def _seat(self, sequence: Sequence, shared: list[int], plan: Plan) -> None:
         for block in shared:

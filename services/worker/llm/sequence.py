@@ -51,6 +51,11 @@ class Sequence:
         return (-self.request.priority, self.number)
 
     @property
+    def missing(self) -> int:
+        """Tokens known, or on the way, and not yet computed."""
+        return len(self.tokens) + self.pending - self.computed
+
+    @property
     def prompt_length(self) -> int:
         """Tokens of the prompt."""
         return len(self.request.prompt)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 
 from services.common.fair import Shares
 from services.worker.llm.line import Line
-from services.worker.llm.plan import Plan
 from services.worker.llm.sequence import Sequence
 
 # Steps' worth of tokens that a tenant who had less than his part has before others: a short answer or two.
@@ -24,6 +23,7 @@ class WaitingLine:
 
     Attributes:
         shared: somebody has named a tenant; until then nothing is counted.
+        over: who is over his part (`pace.py`), and comes after all others.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class WaitingLine:
         self._lines: dict[str, Line] = {}
         self._length = 0
         self.shared = False
+        self.over: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return self._length
@@ -41,7 +42,8 @@ class WaitingLine:
 
     def first(self) -> Sequence:
         """Who is next: of the tenant who has had least, the first in order."""
-        return self._lines[self._shares.least(self._lines)][0]
+        tenants = [each for each in self._lines if each not in self.over] if self.over else None
+        return self._lines[self._shares.least(tenants or self._lines)][0]
 
     def add(self, sequence: Sequence) -> None:
         """Puts a sequence where it belongs."""
@@ -61,16 +63,9 @@ class WaitingLine:
             del self._lines[tenant]
         self._length -= 1
 
-    def charge(self, plan: Plan) -> None:
-        """Counts what a plan gives to each tenant."""
-        if self.shared:
-            had = Counter[str]()
-            for sequence, count in zip(plan.sequences, plan.counts, strict=True):
-                had[sequence.request.tenant] += count
-            for place in plan.sampling:
-                had[plan.sequences[place].request.tenant] += 1
-            for tenant, tokens in had.items():
-                self._shares.serve(tenant, tokens)
+    def charge(self, tenant: str, tokens: int) -> None:
+        """A tenant is given so many."""
+        self._shares.serve(tenant, tokens)
 
     def who_yields(self, running: Line, rows: int) -> Sequence | None:
         """Whose row the first in line may have; None: its tenant has his part, or nobody has more than his.
