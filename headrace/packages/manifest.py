@@ -61,6 +61,10 @@ class Manifest(BaseModel):
                     "this is for models of tensors; language models are batched continuously: see the key llm", key
                 )
         self.llm.apply(spec.text)
+        if self.llm.cuda_graphs is not None and spec.runtime == "vllm":
+            raise ManifestError(
+                "vLLM records graphs by itself; expected vllm.enforce_eager, or nothing", "llm.cuda_graphs"
+            )
         if self.vllm != Vllm():
             if spec.runtime != "vllm":
                 raise ManifestError("these are vLLM's; set `runtime: vllm`, too", "vllm")

@@ -88,6 +88,7 @@ class Llm(Part):
     prefix_caching: bool | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] | None = None
     tensor_parallel_size: Annotated[int, Field(ge=1)] | None = None
+    cuda_graphs: bool | None = None
 
     def apply(self, text: TextSpec) -> None:
         """Puts what is said over what the model's own files say."""

@@ -493,6 +493,7 @@ class TextSpec(_message.Message):
     TENSOR_PARALLEL_SIZE_FIELD_NUMBER: _builtins.int
     REMOTE_FIELD_NUMBER: _builtins.int
     VLLM_FIELD_NUMBER: _builtins.int
+    CUDA_GRAPHS_FIELD_NUMBER: _builtins.int
     max_model_len: _builtins.int
     """Longest prompt and output together, in tokens. 0: not known here."""
     vocab_size: _builtins.int
@@ -511,6 +512,8 @@ class TextSpec(_message.Message):
     dtype: _builtins.str
     """"auto", "float32", "bfloat16" or "float16"."""
     tensor_parallel_size: _builtins.int
+    cuda_graphs: _builtins.bool
+    """Whether the native engine records decode steps as CUDA graphs."""
     @_builtins.property
     def remote(self) -> Global___RemoteServer:
         """Of runtime "openai": the server that runs the model."""
@@ -534,10 +537,11 @@ class TextSpec(_message.Message):
         tensor_parallel_size: _builtins.int = ...,
         remote: Global___RemoteServer | None = ...,
         vllm: Global___VllmSpec | None = ...,
+        cuda_graphs: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "prefix_caching", b"prefix_caching", "remote", b"remote", "vllm", b"vllm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "block_size", b"block_size", "chat", b"chat", "dtype", b"dtype", "kv_cache_bytes", b"kv_cache_bytes", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "prefix_caching", b"prefix_caching", "remote", b"remote", "tensor_parallel_size", b"tensor_parallel_size", "vllm", b"vllm", "vocab_size", b"vocab_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching", "block_size", b"block_size", "chat", b"chat", "cuda_graphs", b"cuda_graphs", "dtype", b"dtype", "kv_cache_bytes", b"kv_cache_bytes", "max_model_len", b"max_model_len", "max_num_batched_tokens", b"max_num_batched_tokens", "max_num_seqs", b"max_num_seqs", "prefix_caching", b"prefix_caching", "remote", b"remote", "tensor_parallel_size", b"tensor_parallel_size", "vllm", b"vllm", "vocab_size", b"vocab_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prefix_caching: _TypeAlias = _typing.Literal["prefix_caching"]  # noqa: Y015
     _WhichOneofArgType__prefix_caching: _TypeAlias = _typing.Literal["_prefix_caching", b"_prefix_caching"]  # noqa: Y015

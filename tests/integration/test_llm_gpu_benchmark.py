@@ -21,10 +21,10 @@ def test_a_dry_run_does_every_part_and_writes_what_it_found(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     parts = json.loads((tmp_path / "gpu.json").read_text())
-    assert parts["greedy"]["sequences equal to generate()"] == 27
+    assert parts["greedy"]["sequences equal to generate()"] == 48
     assert parts["memory bytes/s"]["read"] > 0
-    assert 0 < parts["one sequence"]["fraction"] < 1
-    for engine in ("headrace", "transformers"):
+    assert 0 < parts["headrace, CUDA graphs, one sequence"]["fraction"] < 1
+    for engine in ("headrace", "headrace, CUDA graphs", "transformers"):
         for callers in (1, 5):
             found = parts[f"{engine}, {callers} callers"]
             assert found["tokens_per_second"] > 0

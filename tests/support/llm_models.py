@@ -1,5 +1,6 @@
 """Small random language models of every family, as Hugging Face folders, and transformers' generate() as the oracle."""
 
+from collections.abc import Sequence as Run
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,9 @@ def check_greedy(model: Any, prompt: tuple[int, ...], output: tuple[int, ...], t
             assert gap < tolerance, f"token {place} is {got}, generate() says {token} by {gap}"
             return
     assert len(tokens) == len(output), f"{len(output)} tokens, generate() gives {len(tokens)}"
+
+
+def until_end(output: Run[int]) -> tuple[int, ...]:
+    """What generate() gives of an output for which end tokens were ignored."""
+    end = output.index(EOS) + 1 if EOS in output else len(output)
+    return tuple(output[:end])

@@ -101,6 +101,7 @@ def test_a_config_that_cannot_be_run_is_refused_by_its_key(
         ("llm: {max_num_seqs: 0}", "line 1, llm.max_num_seqs: .*greater than or equal to 1"),
         ("llm: {max_seqs: 3}", "line 1, llm.max_seqs: unknown key"),
         ("llm: {dtype: int3}", "line 1, llm.dtype: "),
+        ("runtime: vllm\nllm: {cuda_graphs: true}", "llm.cuda_graphs: vLLM records graphs by itself"),
         ("runtime: openai", "line 1, openai: missing; expected base_url and model"),
         ("runtime: openai\nopenai: {base_url: 'ftp://x', model: m}", "line 2, openai.base_url: "),
     ],

@@ -4,11 +4,11 @@
     python -m benchmarks.llm.gpu --tiny --device cpu   # a dry run through every line, in seconds
 
 Needs torch, triton, transformers, tokenizers, llguidance, numpy and PyYAML, and no network. In this order: greedy
-tokens beside transformers', the Triton kernel beside the gather kernel, the memory's speed, one sequence's decoding as
-a fraction of what that speed allows, then 1 to 256 callers with times to first token and between tokens, and the same
-loads on transformers' continuous batching. What is found is printed as it comes, at the end as a table, and written to
-gpu.json under $OUT if that is set. A part that fails is noted and the others go on; the exit status says whether all
-ran.
+tokens beside transformers', with CUDA graphs and without; the Triton kernel beside the gather kernel, and how fast it
+reads; the memory's speed; one sequence's decoding as a fraction of what that speed allows, then 1 to 256 callers with
+times to first token and between tokens, without CUDA graphs and with them; the same loads on transformers' continuous
+batching. What is found is printed as it comes, at the end as a table, and written to gpu.json under $OUT if that is
+set. A part that fails is noted and the others go on; the exit status says whether all ran.
 """
 
 import argparse
@@ -49,7 +49,8 @@ class Run:
         length = max(scale.prompt + scale.outputs, scale.prompt + scale.lone_outputs)
         model = models.random_model(scale, device, length)
         limit = max(speed.values()) / models.step_bytes(model.model) if speed else 0.0
-        await self._native(model, limit)
+        await self._native("headrace", model, limit, graphs=False)
+        await self._native("headrace, CUDA graphs", model, limit, graphs=True)
         await part("transformers", lambda: self._continuous(model))
 
     async def _attention(self) -> dict[str, Any]:
@@ -66,32 +67,27 @@ class Run:
     async def _memory(self) -> dict[str, Any]:
         return dict(memory.bandwidth(self._device, self._scale.buffer))
 
-    async def _native(self, model: LanguageModel, limit: float) -> None:
+    async def _native(self, name: str, model: LanguageModel, limit: float, *, graphs: bool) -> None:
         options = EngineOptions(kv_memory=self._scale.kv_memory)
 
         async def loaded() -> dict[str, Any]:
-            async with native.engine_on(model, options) as engine:
-                await self._lone(engine, limit)
+            async with native.engine_on(model, options, graphs=graphs) as engine:
+                await self._report.part(f"{name}, one sequence", partial(self._lone, engine, limit))
                 for callers in self._scale.callers:
-                    await self._report.part(f"headrace, {callers} callers", partial(self._load, engine, callers))
+                    await self._report.part(f"{name}, {callers} callers", partial(self._load, name, engine, callers))
             return {}
 
-        await self._report.part("headrace", loaded)
+        await self._report.part(name, loaded)
 
-    async def _lone(self, engine: Engine, limit: float) -> None:
-        scale = self._scale
+    async def _lone(self, engine: Engine, limit: float) -> dict[str, Any]:
+        await self._answer(engine, self._made(1, 4))  # what is compiled or tuned at first use
+        rate = (await self._answer(engine, self._made(1, self._scale.lone_outputs))).decode_per_second
+        return {"decode_tokens_per_second": rate, "limit": limit, "fraction": rate / limit if limit else 0.0}
 
-        async def measured() -> dict[str, Any]:
-            await self._answer(engine, self._made(1, 4))  # what is compiled or tuned at first use
-            rate = (await self._answer(engine, self._made(1, scale.lone_outputs))).decode_per_second
-            return {"decode_tokens_per_second": rate, "limit": limit, "fraction": rate / limit if limit else 0.0}
-
-        await self._report.part("one sequence", measured)
-
-    async def _load(self, engine: Engine, callers: int) -> dict[str, Any]:
+    async def _load(self, name: str, engine: Engine, callers: int) -> dict[str, Any]:
         await self._answer(engine, self._made(callers, 2))
         found = await self._answer(engine, self._made(callers, self._scale.outputs))
-        return {"engine": "headrace", "callers": callers, **asdict(found)}
+        return {"engine": name, "callers": callers, **asdict(found)}
 
     async def _answer(self, engine: Engine, load: loads.Load) -> loads.Figures:
         return (await native.run(engine, load, f"load {self._seed}")).figures

@@ -9,7 +9,7 @@ from benchmarks.llm.gpu import kernels, loads, native
 from services.worker.llm import loading
 from services.worker.llm.attention import hook
 from services.worker.llm.options import AttentionName, EngineOptions
-from tests.support.llm_models import EOS, VOCABULARY, check_greedy, oracle, save_model
+from tests.support.llm_models import VOCABULARY, check_greedy, oracle, save_model, until_end
 
 FAMILIES = ("llama", "gemma2", "qwen3")
 _OPTIONS = EngineOptions(dtype="float32", num_blocks=400, max_num_seqs=32, max_num_batched_tokens=96, max_model_len=512)
@@ -20,6 +20,8 @@ _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 async def greedy(folder: Path, device: torch.device) -> dict[str, Any]:
     """Greedy tokens of small float32 models, alone and among many, are generate()'s on the same device.
 
+    With CUDA graphs and without; tokens that are drawn are the same with both.
+
     Raises:
         AssertionError: they are not, by more than a near tie.
     """
@@ -29,14 +31,17 @@ async def greedy(folder: Path, device: torch.device) -> dict[str, Any]:
         hook.register()
         loaded = loading.load(saved, _OPTIONS, attention=hook.NAME, device=str(device))
         reference = oracle(saved).to(device)
-        async with native.engine_on(loaded, _OPTIONS) as engine:
-            for callers in (1, 8):
-                load = loads.make(callers, 40, 24, VOCABULARY, seed=callers)
-                answer = await native.run(engine, load, f"{callers}")
-                for prompt, tokens in zip(load.prompts, answer.tokens, strict=True):
-                    end = tokens.index(EOS) + 1 if EOS in tokens else len(tokens)  # where generate() stops
-                    check_greedy(reference, prompt, tuple(tokens[:end]))
-                    checked += 1
+        drawn = []
+        for graphs in (False, True):
+            async with native.engine_on(loaded, _OPTIONS, graphs=graphs) as engine:
+                for callers in (1, 7):
+                    load = loads.make(callers, 40, 24, VOCABULARY, seed=callers)
+                    answer = await native.run(engine, load, f"{callers}")
+                    for prompt, tokens in zip(load.prompts, answer.tokens, strict=True):
+                        check_greedy(reference, prompt, until_end(tokens))
+                        checked += 1
+                drawn.append((await native.run(engine, load, "drawn", temperature=0.9)).tokens)
+        assert drawn[0] == drawn[1], f"{family}: tokens drawn with graphs differ from those without"
     return {"sequences equal to generate()": checked}
 
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from benchmarks.llm.gpu.loads import Figures, Load, figures
 from services.worker.llm.engine import Engine
+from services.worker.llm.graphs import eager
 from services.worker.llm.loading import LanguageModel
 from services.worker.llm.options import EngineOptions
 from services.worker.llm.request import GenerationRequest, SamplingParams
@@ -30,14 +31,23 @@ class Answer:
 
 
 @asynccontextmanager
-async def engine_on(language_model: LanguageModel, options: EngineOptions) -> AsyncIterator[Engine]:
-    """An engine as `open_engine` makes it of a folder; its memory is free again afterwards."""
+async def engine_on(
+    language_model: LanguageModel, options: EngineOptions, *, graphs: bool = False
+) -> AsyncIterator[Engine]:
+    """An engine as `open_engine` makes it of a folder; its memory is free again afterwards.
+
+    Args:
+        graphs: whether decode steps are CUDA graphs; without CUDA they have fixed sizes as these do.
+    """
+    on_cuda = language_model.device.type == "cuda"
+    options = replace(options, cuda_graphs=graphs and on_cuda)
+    capture = eager if graphs and not on_cuda else None
     thread = ThreadPoolExecutor(1, thread_name_prefix="llm-engine")
     words = tokenizer()
 
     def made() -> Stepper:
         grammars = Grammars(words, language_model.vocab_size, language_model.eos_token_ids)
-        return Stepper(Runner(language_model, options, grammars), words)
+        return Stepper(Runner(language_model, options, grammars, capture=capture), words)
 
     loop = asyncio.get_running_loop()
     try:

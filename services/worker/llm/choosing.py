@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Best tokens that are sorted at first; rows whose filters end behind them are sorted whole.
+# Best tokens that are sorted at first; rows whose filters end behind them must be sorted whole.
 _CANDIDATES = 512
+# Instead of a token: the row's filters end behind the candidates.
+UNDECIDED = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,38 +34,31 @@ class Filters:
     any: bool
 
 
-def choose(logits: Tensor, filters: Filters, uniform: Tensor) -> Tensor:
-    """Token ids, int64 [rows].
+def choose(logits: Tensor, filters: Filters, uniform: Tensor, *, whole: bool = False) -> Tensor:
+    """Token ids, int64 [rows]. Never waits for the device, so it cannot know whether a row is left UNDECIDED.
 
     Args:
         logits: float32 [rows, vocabulary]; -inf for what may not come.
         uniform: float64 [rows], from 0 to under 1.
+        whole: sorts whole rows, which is dear, and leaves none undecided.
     """
+    vocabulary = logits.shape[-1]
     probabilities = torch.softmax(logits / filters.temperature[:, None], dim=-1)
+    undecided = None
     if filters.any:
-        least = _thresholds(probabilities, filters)
+        few = not whole and vocabulary > _CANDIDATES
+        best = probabilities.topk(_CANDIDATES, dim=-1).values if few else probabilities.sort(-1, descending=True).values
+        least, behind = _least(best, filters, vocabulary)
+        free = (filters.top_k >= vocabulary) & (filters.top_p >= 1) & (filters.min_p <= 0)
+        least = torch.where(free, 0, least)
+        undecided = behind & ~free if few else None
         probabilities = torch.where(probabilities >= least[:, None], probabilities, 0)
     mass = torch.cumsum(probabilities, -1, dtype=torch.float64)
     # Over the target strictly: a token without probability is never taken. The last rounding may leave none over it.
     chosen = torch.searchsorted(mass, uniform[:, None] * mass[:, -1:], right=True)
-    last = logits.shape[-1] - 1 - probabilities.flip(-1).ne(0).to(torch.uint8).argmax(-1, keepdim=True)
-    return torch.minimum(chosen, last).squeeze(-1)
-
-
-def _thresholds(probabilities: Tensor, filters: Filters) -> Tensor:
-    """The least probability that passes, [rows]."""
-    vocabulary = probabilities.shape[-1]
-    if vocabulary <= _CANDIDATES:
-        return _least(probabilities.sort(-1, descending=True).values, filters, vocabulary)[0]
-    best = probabilities.topk(_CANDIDATES, dim=-1).values
-    least, undecided = _least(best, filters, vocabulary)
-    if bool(undecided.any()):
-        rows = undecided.nonzero().squeeze(-1)
-        some = Filters(
-            filters.temperature[rows], filters.top_k[rows], filters.top_p[rows], filters.min_p[rows], any=True
-        )
-        least[rows] = _least(probabilities[rows].sort(-1, descending=True).values, some, vocabulary)[0]
-    return least
+    last = vocabulary - 1 - probabilities.flip(-1).ne(0).to(torch.uint8).argmax(-1, keepdim=True)
+    chosen = torch.minimum(chosen, last).squeeze(-1)
+    return chosen if undecided is None else torch.where(undecided, UNDECIDED, chosen)
 
 
 def _least(best: Tensor, filters: Filters, vocabulary: int) -> tuple[Tensor, Tensor]:

@@ -25,10 +25,12 @@ class EngineOptions:
         prefix_caching: whether sequences may share blocks of equal beginnings.
         attention: which kernel; "auto": Triton's on CUDA, the native one on a CPU with a compiler, else gather.
         tensor_parallel_size: ranks that share the model, each a process (see group.py).
+        cuda_graphs: whether decode steps are recorded as CUDA graphs (see padded.py). Off by default: it has not run on
+            a GPU yet.
         threads: of the CPU, for each rank; 0: as many as torch takes by itself.
 
     Raises:
-        InvalidArgument: a number is too small.
+        InvalidArgument: a number is too small, or two options do not go together.
     """
 
     dtype: DType = "auto"
@@ -41,6 +43,7 @@ class EngineOptions:
     prefix_caching: bool = True
     attention: AttentionName = "auto"
     tensor_parallel_size: int = 1
+    cuda_graphs: bool = False
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -51,3 +54,7 @@ class EngineOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InvalidArgument(f"{name} is {value}; expected at least 1, or nothing")
+        if self.cuda_graphs and self.tensor_parallel_size > 1:
+            raise InvalidArgument(
+                "cuda_graphs are for models on one device; set tensor_parallel_size to 1, or leave it"
+            )

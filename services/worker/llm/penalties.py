@@ -1,9 +1,11 @@
 """Repetition, presence and frequency penalties: what each row's tokens were, kept on the device."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from services.worker.llm.sequence import Sequence
+from services.worker.llm.transfer import send
 
 
 class Penalties:
@@ -20,9 +22,10 @@ class Penalties:
             self._in_prompt = torch.zeros(self._shape, dtype=torch.bool, device=self._device)
             self._counts = torch.zeros(self._shape, dtype=torch.int32, device=self._device)
         vocabulary = self._shape[1]
-        prompt, output = torch.tensor(sequence.request.prompt), torch.tensor(sequence.output_tokens, dtype=torch.int64)
-        self._in_prompt[sequence.row] = torch.bincount(prompt, minlength=vocabulary).bool().to(self._device)
-        self._counts[sequence.row] = torch.bincount(output, minlength=vocabulary).to(self._device, torch.int32)
+        prompt, output = (np.array(ids, np.int64) for ids in (sequence.request.prompt, sequence.output_tokens))
+        self._in_prompt[sequence.row] = send(np.bincount(prompt, minlength=vocabulary) > 0, self._device)
+        counts = np.bincount(output, minlength=vocabulary).astype(np.int32)
+        self._counts[sequence.row] = send(counts, self._device)
 
     def add(self, rows: Tensor, tokens: Tensor) -> None:
         """One more token of each of these penalised rows, int64 [some]."""

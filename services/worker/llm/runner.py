@@ -9,6 +9,7 @@ from services.worker.llm import loading
 from services.worker.llm.attention import hook
 from services.worker.llm.config import SchedulerConfig
 from services.worker.llm.forward import Forward
+from services.worker.llm.graphs import Capture
 from services.worker.llm.group import Group, encode
 from services.worker.llm.loading import LanguageModel
 from services.worker.llm.options import EngineOptions
@@ -50,15 +51,21 @@ class Runner:
     Args:
         grammars: what constrains structured outputs.
         group: the other ranks, where there are any.
+        capture: see Forward.
 
     Attributes:
         device: where this rank's part is, "cpu" or "cuda:0".
     """
 
     def __init__(
-        self, language_model: LanguageModel, options: EngineOptions, grammars: Grammars, group: Group | None = None
+        self,
+        language_model: LanguageModel,
+        options: EngineOptions,
+        grammars: Grammars,
+        group: Group | None = None,
+        capture: Capture | None = None,
     ) -> None:
-        self._forward = Forward(language_model, options)
+        self._forward = Forward(language_model, options, capture)
         self._group = group
         self._sampler = Sampler(options.max_num_seqs, language_model.vocab_size, language_model.device)
         self.device = str(language_model.device)

@@ -76,6 +76,7 @@ def _options(text: TextSpec) -> dict[str, Any]:
             "block_size",
             "dtype",
             "tensor_parallel_size",
+            "cuda_graphs",
         )
         if (value := getattr(text, name))
     }

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from torch import Tensor
 
-from services.worker.llm.choosing import Filters, choose
+from services.worker.llm.choosing import UNDECIDED, Filters, choose
 from services.worker.llm.draws import uniforms
 
 GRID = torch.linspace(0, 1 - 1e-9, 2001, dtype=torch.float64)
@@ -28,7 +29,14 @@ def possible(logits: list[float], **settings: float) -> list[int]:
     """Tokens that come for some uniform number."""
     rows = torch.tensor(logits)[None].expand(len(GRID), -1).contiguous()
     made = filters(len(GRID), **settings)  # type: ignore[arg-type]  # top_k is an int where it is given
-    return sorted(set(choose(rows, made, GRID).tolist()))
+    return sorted(set(decided(rows, made, GRID).tolist()))
+
+
+def decided(logits: Tensor, made: Filters, uniform: Tensor) -> Tensor:
+    """As the sampler does it: what the candidates leave undecided is drawn from whole rows."""
+    first, whole = choose(logits, made, uniform), choose(logits, made, uniform, whole=True)
+    assert torch.equal(first[first != UNDECIDED], whole[first != UNDECIDED])
+    return torch.where(first == UNDECIDED, whole, first)
 
 
 def logits_of(*probabilities: float) -> list[float]:
@@ -91,7 +99,7 @@ def test_filters_agree_with_a_plain_implementation(
     expected = plain(logits.astype(np.float64), top_k, top_p, min_p)
     edges = torch.tensor([[0.0], [0.5], [1 - 1e-12]], dtype=torch.float64)
     rows = torch.from_numpy(logits)[None].expand(3, -1).contiguous()
-    got = set(choose(rows, filters(3, 1.0, top_k, top_p, min_p), edges.flatten()).tolist())
+    got = set(decided(rows, filters(3, 1.0, top_k, top_p, min_p), edges.flatten()).tolist())
     # rounding may move the edge of the nucleus by one token, never further
     slack = plain(logits.astype(np.float64), top_k, min(1.0, top_p + 1e-5), min_p)
     assert got <= expected | slack
@@ -109,3 +117,20 @@ def test_tokens_come_as_often_as_they_should() -> None:
     )
     shares = torch.bincount(drawn, minlength=4) / count
     assert (shares - torch.softmax(logits / 0.7, 0)).abs().max() < 0.012
+
+
+def test_only_filters_that_end_behind_the_candidates_leave_a_row_undecided() -> None:
+    flat = torch.zeros(4, 2000)
+    flat[1, 7] = 20.0  # nearly all of the mass
+    made = Filters(
+        torch.ones(4),
+        torch.tensor([2000, 2000, 40, 2000]),
+        torch.tensor([0.9, 0.9, 1.0, 1.0]),
+        torch.zeros(4),
+        any=True,
+    )
+    first = choose(flat, made, torch.full((4,), 0.5, dtype=torch.float64))
+    # All tokens of the third row are as likely as its fortieth, so all pass; the fourth has no filter at all.
+    assert (first == UNDECIDED).tolist() == [True, False, True, False]
+    assert first[1] == 7
+    assert (choose(flat, made, torch.full((4,), 0.5, dtype=torch.float64), whole=True) != UNDECIDED).all()

@@ -8,6 +8,7 @@ from torch import Tensor
 from services.worker.llm.request import GenerationRequest, SamplingParams
 from services.worker.llm.sampler import Sampled, Sampler
 from services.worker.llm.sequence import Sequence
+from tests.support.waits import Waits
 
 VOCABULARY = 600
 END = 9
@@ -120,3 +121,32 @@ def test_logprobs_are_the_models_own() -> None:
 def test_logprobs_zero_asks_for_the_drawn_token_alone() -> None:
     (found,) = sample(rows({5: 3.0}), sequence(0, temperature=0, logprobs=0)).logprobs
     assert found is not None and (found.rank, found.top) == (1, ())
+
+
+def test_rows_of_every_kind_are_drawn_without_waiting_in_between() -> None:
+    sampler = Sampler(8, VOCABULARY, torch.device("cpu"))
+    mixed = [
+        sequence(0, temperature=0),
+        sequence(1, seed=1, top_p=0.9),
+        sequence(2, seed=2, top_k=5, min_p=0.1),
+        sequence(3, (5,), seed=3, repetition_penalty=1.2, frequency_penalty=0.5),
+        sequence(4, temperature=0, logit_bias={5: 2.0}, min_tokens=3),
+    ]
+    logits = torch.randn(len(mixed), VOCABULARY, generator=torch.Generator().manual_seed(1)) * 5
+    with Waits() as waits:
+        for one in mixed:
+            sampler.admit(one)
+        tokens = sampler.sample(logits, mixed).tokens
+    assert waits.found == []
+    assert min(tokens) >= 0
+
+
+def test_a_row_whose_filter_ends_behind_the_candidates_is_drawn_from_the_whole_of_it() -> None:
+    flat = torch.zeros(2, VOCABULARY)
+    drawn = {
+        token
+        for seed in range(300)
+        for token in sample(flat, sequence(0, seed=seed, top_p=0.99), sequence(1, temperature=0)).tokens[:1]
+    }
+    assert min(drawn) >= 0
+    assert max(drawn) > 550, "more than the 512 best"
