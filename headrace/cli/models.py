@@ -1,4 +1,4 @@
-"""push, models, alias, unload, load, delete: what the registry holds."""
+"""push, models, alias, unload, load, delete, gc: what the registry holds."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -112,6 +112,27 @@ def delete(
             client.delete_version(name, version)
         else:
             client.delete_model(name)
+
+
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would be removed.")] = False,
+    grace_hours: Annotated[float, typer.Option(min=0, help="Files younger than this stay.")] = 24.0,
+    registry: Registry = DEFAULT_ADDRESS,
+    as_json: Json = False,
+) -> None:
+    """Remove files that no version uses any more; pushes may go on meanwhile."""
+    with exit_codes(), RegistryClient(registry) as client:
+        found = client.collect_garbage(grace_seconds=round(grace_hours * 3600), dry_run=dry_run)
+    if as_json:
+        print_json(MessageToDict(found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        return
+    megabytes = sum(blob.size for blob in found.collected) / 1e6
+    done = "would be removed" if dry_run else "removed"
+    out().print(
+        f"{len(found.collected)} files {done} ({megabytes:,.1f} MB); {found.used} are used, {found.young} younger than"
+        f" {grace_hours:g} h" + (f", {found.left} left for the next time" if found.left else ""),
+        highlight=False,
+    )
 
 
 def _add_rows(table: Table, model: Model) -> None:

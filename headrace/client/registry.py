@@ -29,6 +29,8 @@ from headrace.v1.rollout_pb2_grpc import RolloutServiceStub
 DEFAULT_ADDRESS = "127.0.0.1:8003"
 CHUNK_BYTES = 1024 * 1024
 WARM_POLL_SECONDS = 0.1
+# How long a push waits for a collection of garbage that is about to take its blobs, and how often it asks.
+SWEPT_SECONDS, SWEPT_POLL_SECONDS = 60.0, 0.25
 
 Progress = Callable[[int, int], None]
 
@@ -67,15 +69,19 @@ class RegistryClient:
             for relative, file in package.files.items()
         ]
         sources = {file.sha256: package.files[file.path] for file in files}
-        missing = self._call(self._stub.FindMissingBlobs, pb.FindMissingBlobsRequest(sha256=list(sources))).sha256
-        done, total = 0, sum(sources[digest].stat().st_size for digest in missing)
-        for digest in missing:
-            parts = _parts(digest, sources[digest], done, total, progress)
-            self._call(self._stub.UploadBlob, parts)
-            done += sources[digest].stat().st_size
         request = pb.PublishVersionRequest(name=name, spec=package.spec, files=files, version=version)
-        published: ModelVersion = self._call(self._stub.PublishVersion, request).version
-        return published
+        give_up_at = time.monotonic() + SWEPT_SECONDS
+        while True:
+            self._upload(sources, self._missing(sources), progress)
+            try:
+                published: ModelVersion = self._call(self._stub.PublishVersion, request).version
+            except FailedPreconditionError:
+                # Blobs of a deleted version may be swept between the two calls; then they are sent again.
+                if time.monotonic() > give_up_at or not self._missing(sources):
+                    raise
+                time.sleep(SWEPT_POLL_SECONDS)
+            else:
+                return published
 
     def models(self) -> list[Model]:
         """Everything, by name."""
@@ -172,6 +178,19 @@ class RegistryClient:
         """Removes all versions."""
         self._call(self._stub.DeleteModel, pb.DeleteModelRequest(name=name))
 
+    def collect_garbage(self, *, grace_seconds: int | None = None, dry_run: bool = False) -> pb.CollectGarbageResponse:
+        """Removes blobs that no version uses, or tells what would be removed; safe beside pushes.
+
+        Args:
+            grace_seconds: younger ones stay, since their push may not be over; None: a day.
+
+        Raises:
+            FailedPreconditionError: a version's manifest is damaged; nothing was removed.
+        """
+        request = pb.CollectGarbageRequest(dry_run=dry_run, grace_seconds=grace_seconds)
+        collected: pb.CollectGarbageResponse = self._call(self._stub.CollectGarbage, request)
+        return collected
+
     def close(self) -> None:
         """Disconnects."""
         self._channel.close()
@@ -181,6 +200,15 @@ class RegistryClient:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _missing(self, sources: dict[str, Path]) -> list[str]:
+        return list(self._call(self._stub.FindMissingBlobs, pb.FindMissingBlobsRequest(sha256=list(sources))).sha256)
+
+    def _upload(self, sources: dict[str, Path], missing: list[str], progress: Progress | None) -> None:
+        done, total = 0, sum(sources[digest].stat().st_size for digest in missing)
+        for digest in missing:
+            self._call(self._stub.UploadBlob, _parts(digest, sources[digest], done, total, progress))
+            done += sources[digest].stat().st_size
 
     def _call(self, method: Any, request: Any) -> Any:
         try:

@@ -494,6 +494,86 @@ class LocateFilesResponse(_message.Message):
 Global___LocateFilesResponse: _TypeAlias = LocateFilesResponse  # noqa: Y015
 
 @_typing.final
+class CollectGarbageRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    GRACE_SECONDS_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Tell only."""
+    grace_seconds: _builtins.int
+    """Blobs younger than this stay, since their push may not be over; absent: a day."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+        grace_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds", "dry_run", b"dry_run", "grace_seconds", b"grace_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__grace_seconds: _TypeAlias = _typing.Literal["grace_seconds"]  # noqa: Y015
+    _WhichOneofArgType__grace_seconds: _TypeAlias = _typing.Literal["_grace_seconds", b"_grace_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_seconds) -> _WhichOneofReturnType__grace_seconds | None: ...
+
+Global___CollectGarbageRequest: _TypeAlias = CollectGarbageRequest  # noqa: Y015
+
+@_typing.final
+class CollectGarbageResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Blob(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SHA256_FIELD_NUMBER: _builtins.int
+        SIZE_FIELD_NUMBER: _builtins.int
+        sha256: _builtins.str
+        size: _builtins.int
+        def __init__(
+            self,
+            *,
+            sha256: _builtins.str = ...,
+            size: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size", b"size"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    COLLECTED_FIELD_NUMBER: _builtins.int
+    USED_FIELD_NUMBER: _builtins.int
+    YOUNG_FIELD_NUMBER: _builtins.int
+    LEFT_FIELD_NUMBER: _builtins.int
+    used: _builtins.int
+    """Blobs that stay because a version uses them, because they are young, because a push began to use them meanwhile or
+    the store was too slow: the next collection sees to those.
+    """
+    young: _builtins.int
+    left: _builtins.int
+    @_builtins.property
+    def collected(self) -> _containers.RepeatedCompositeFieldContainer[Global___CollectGarbageResponse.Blob]:
+        """Removed, or to be removed where it was a dry run."""
+
+    def __init__(
+        self,
+        *,
+        collected: _abc.Iterable[Global___CollectGarbageResponse.Blob] | None = ...,
+        used: _builtins.int = ...,
+        young: _builtins.int = ...,
+        left: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collected", b"collected", "left", b"left", "used", b"used", "young", b"young"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectGarbageResponse: _TypeAlias = CollectGarbageResponse  # noqa: Y015
+
+@_typing.final
 class WatchModelsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -89,6 +89,11 @@ class RegistryServiceStub:
                 request_serializer=headrace_dot_v1_dot_registry__pb2.LocateFilesRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_registry__pb2.LocateFilesResponse.FromString,
                 _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/headrace.v1.RegistryService/CollectGarbage',
+                request_serializer=headrace_dot_v1_dot_registry__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_registry__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
         self.WatchModels = channel.unary_stream(
                 '/headrace.v1.RegistryService/WatchModels',
                 request_serializer=headrace_dot_v1_dot_registry__pb2.WatchModelsRequest.SerializeToString,
@@ -170,6 +175,14 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CollectGarbage(self, request, context):
+        """Removes blobs that no version uses; safe beside pushes and beside itself. FAILED_PRECONDITION where a version's
+        manifest cannot be read: nothing is removed then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchModels(self, request, context):
         """Everything there is, then `synced`, then every change as it happens.
         """
@@ -234,6 +247,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.LocateFiles,
                     request_deserializer=headrace_dot_v1_dot_registry__pb2.LocateFilesRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_registry__pb2.LocateFilesResponse.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=headrace_dot_v1_dot_registry__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_registry__pb2.CollectGarbageResponse.SerializeToString,
             ),
             'WatchModels': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchModels,
@@ -538,6 +556,33 @@ class RegistryService:
             '/headrace.v1.RegistryService/LocateFiles',
             headrace_dot_v1_dot_registry__pb2.LocateFilesRequest.SerializeToString,
             headrace_dot_v1_dot_registry__pb2.LocateFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/headrace.v1.RegistryService/CollectGarbage',
+            headrace_dot_v1_dot_registry__pb2.CollectGarbageRequest.SerializeToString,
+            headrace_dot_v1_dot_registry__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

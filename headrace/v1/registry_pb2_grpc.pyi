@@ -47,6 +47,10 @@ class RegistryServiceStub:
     """Whether workers and gateways serve the model at all; its versions stay."""
     LocateFiles: _grpc.UnaryUnaryMultiCallable[_registry_pb2.LocateFilesRequest, _registry_pb2.LocateFilesResponse]
     """Where a worker reads a version's files: presigned for S3, a path for the local directory."""
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_registry_pb2.CollectGarbageRequest, _registry_pb2.CollectGarbageResponse]
+    """Removes blobs that no version uses; safe beside pushes and beside itself. FAILED_PRECONDITION where a version's
+    manifest cannot be read: nothing is removed then.
+    """
     WatchModels: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchModelsRequest, _registry_pb2.WatchModelsResponse]
     """Everything there is, then `synced`, then every change as it happens."""
 
@@ -69,6 +73,10 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Whether workers and gateways serve the model at all; its versions stay."""
     LocateFiles: _aio.UnaryUnaryMultiCallable[_registry_pb2.LocateFilesRequest, _registry_pb2.LocateFilesResponse]  # type: ignore[assignment]
     """Where a worker reads a version's files: presigned for S3, a path for the local directory."""
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_registry_pb2.CollectGarbageRequest, _registry_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """Removes blobs that no version uses; safe beside pushes and beside itself. FAILED_PRECONDITION where a version's
+    manifest cannot be read: nothing is removed then.
+    """
     WatchModels: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchModelsRequest, _registry_pb2.WatchModelsResponse]  # type: ignore[assignment]
     """Everything there is, then `synced`, then every change as it happens."""
 
@@ -154,6 +162,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.LocateFilesResponse, _abc.Awaitable[_registry_pb2.LocateFilesResponse]]:
         """Where a worker reads a version's files: presigned for S3, a path for the local directory."""
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _registry_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.CollectGarbageResponse, _abc.Awaitable[_registry_pb2.CollectGarbageResponse]]:
+        """Removes blobs that no version uses; safe beside pushes and beside itself. FAILED_PRECONDITION where a version's
+        manifest cannot be read: nothing is removed then.
+        """
 
     @_abc_1.abstractmethod
     def WatchModels(

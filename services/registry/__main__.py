@@ -21,6 +21,7 @@ from services.common.telemetry.setup import start
 from services.common.tenants.access import Access, open_access
 from services.common.tls import Tls, open_tls
 from services.registry.catalog import Catalog
+from services.registry.collector import Collector
 from services.registry.fleet import FleetServer
 from services.registry.rollout_chain import RolloutChain
 from services.registry.rollout_service import RolloutServer
@@ -59,7 +60,7 @@ async def _serve(settings: RegistrySettings, access: Access | None, tls: Tls | N
         sys.exit(f"registry: {error}")
 
     def register(server: aio.Server) -> None:
-        add_RegistryServiceServicer_to_server(RegistryServer(catalog, watchers), server)
+        add_RegistryServiceServicer_to_server(RegistryServer(catalog, watchers, Collector(store)), server)
         add_FleetServiceServicer_to_server(FleetServer(), server)
         add_RolloutServiceServicer_to_server(RolloutServer(RolloutChain(catalog, store), watchers), server)
 

@@ -1,6 +1,6 @@
 """Models in an object store.
 
-blobs/sha256/<digest>               the bytes, once each
+blobs/sha256/<digest>               the bytes, once each; see blobs.py and collector.py
 models/<name>/versions/<00000001>   the manifest (JSON of ModelVersion), written last; emptied when deleted, so that
                                     its number is never used again
 models/<name>/aliases/<alias>       the version number
@@ -12,16 +12,16 @@ models/<name>/unloaded              there while nobody is to serve the model
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
 
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
 from headrace.v1.model_pb2 import Model, ModelFile, ModelSpec, ModelVersion
 from headrace.v1.rollout_pb2 import Rollout
-from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidArgument, NotFound
+from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
 from services.common.objects.connect import one, whole
 from services.common.objects.port import ObjectInfo, ObjectStore
 from services.registry import ensembles
+from services.registry.blobs import Blobs
 from services.registry.rules import (
     check_alias,
     check_files,
@@ -31,7 +31,6 @@ from services.registry.rules import (
     next_version,
     parse_key,
 )
-from services.registry.uploads import verified
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ Understood = ModelVersion | Rollout | int | None
 
 
 class Catalog:
-    """What is in the store, and how it changes.
+    """What is in the store, and how it changes; `blobs` are the files.
 
     Publications of one process are serialised, which makes even a store without conditional writes safe for a single
     registry; with conditional writes any number of registries may publish.
@@ -54,22 +53,9 @@ class Catalog:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self.blobs = Blobs(store)
         self._writing = asyncio.Lock()
         self._read: dict[str, tuple[str, Understood]] = {}  # key → (etag, what it says)
-
-    async def missing(self, digests: list[str]) -> list[str]:
-        """Which blobs the store lacks, each once."""
-        return [digest for digest in dict.fromkeys(digests) if await self._blob(digest) is None]
-
-    async def upload(self, digest: str, size: int, chunks: AsyncIterator[bytes]) -> None:
-        """Stores a blob. A stream that does not hash to its name leaves nothing visible; one that is there is not read.
-
-        Raises:
-            InvalidArgument: digest or size do not match what came.
-        """
-        if await self._blob(digest) is not None:
-            return
-        await self._store.put(f"blobs/sha256/{digest}", verified(chunks, digest, size))
 
     async def publish(self, name: str, spec: ModelSpec, files: list[ModelFile], asked: int) -> ModelVersion:
         """Makes a version visible.
@@ -77,9 +63,10 @@ class Catalog:
         Raises:
             InvalidArgument: name, spec, files or number are malformed, or a blob has another size.
             NotFound: a step of an ensemble is not there.
-            FailedPrecondition: a blob is missing, or a step of an ensemble is unloaded.
+            FailedPrecondition: a blob is missing or being swept, or a step of an ensemble is unloaded.
             AlreadyExists: the number that was asked for is taken.
             Conflict: other publishers were faster all the time.
+            Unavailable: the store took so long that the blobs may have been swept meanwhile.
         """
         check_name(name)
         if spec.HasField("ensemble"):
@@ -88,9 +75,9 @@ class Catalog:
         check_files(files, spec.entry)
         if asked:
             check_number(asked)
-        await self._check_blobs(files)
-        async with self._writing:
+        async with self.blobs.pinned(files) as pin, self._writing:
             for _ in range(PUBLISH_TRIES):
+                pin.check()
                 number = asked or next_version(await self._numbers(name))
                 version = ModelVersion(
                     name=name, version=number, spec=spec, files=files, created_unix_ms=time.time_ns() // 1_000_000
@@ -190,7 +177,7 @@ class Catalog:
     async def locate(self, name: str, number: int, expires: float) -> list[tuple[ModelFile, str]]:
         """A version's files with URLs. Raises NotFound."""
         version = version_of(await self.model(name), number)
-        return [(file, await self._store.url(f"blobs/sha256/{file.sha256}", expires)) for file in version.files]
+        return [(file, await self.blobs.url(file.sha256, expires)) for file in version.files]
 
     async def _numbers(self, name: str) -> list[int]:
         keys = [parse_key(info.key) async for info in self._store.list(f"models/{name}/versions/")]
@@ -202,19 +189,6 @@ class Catalog:
         if version.version in await self._numbers(version.name):
             raise AlreadyExists(key)
         await self._store.put(key, one(MessageToJson(version).encode()), if_absent=True)
-
-    async def _check_blobs(self, files: list[ModelFile]) -> None:
-        """Raises FailedPrecondition where one is not there, InvalidArgument where a size is wrong."""
-        if lacking := await self.missing([file.sha256 for file in files]):
-            raise FailedPrecondition(f"{len(lacking)} blobs are not uploaded, the first is {lacking[0]}; upload, retry")
-        for file in files:
-            blob = await self._blob(file.sha256)
-            if blob is not None and blob.size != file.size:
-                raise InvalidArgument(f"file '{file.path}' is said to have {file.size} bytes; its blob has {blob.size}")
-
-    async def _blob(self, digest: str) -> ObjectInfo | None:
-        key = f"blobs/sha256/{digest}"
-        return next((info for info in [info async for info in self._store.list(key)] if info.key == key), None)
 
     async def _assemble(self, listed: list[ObjectInfo]) -> dict[str, Model]:
         """Models from what was listed. Whatever is not ours is passed over: others may keep things in the bucket."""

@@ -7,6 +7,7 @@ from headrace.v1 import registry_pb2 as pb
 from headrace.v1.registry_pb2_grpc import RegistryServiceServicer
 from services.common.errors import InvalidArgument
 from services.registry.catalog import Catalog
+from services.registry.collector import GRACE_SECONDS, Collector
 from services.registry.rules import check_digest
 from services.registry.watching import Watchers
 
@@ -16,15 +17,16 @@ URL_SECONDS = 3600.0
 class RegistryServer(RegistryServiceServicer):
     """Implements RegistryService; what it writes, its own watchers see before the call returns."""
 
-    def __init__(self, catalog: Catalog, watchers: Watchers) -> None:
+    def __init__(self, catalog: Catalog, watchers: Watchers, collector: Collector) -> None:
         self._catalog = catalog
         self._watchers = watchers
+        self._collector = collector
 
     async def FindMissingBlobs(self, request: pb.FindMissingBlobsRequest, context: Any) -> pb.FindMissingBlobsResponse:
         """Which blobs to upload."""
         for digest in request.sha256:
             check_digest(digest)
-        return pb.FindMissingBlobsResponse(sha256=await self._catalog.missing(list(request.sha256)))
+        return pb.FindMissingBlobsResponse(sha256=await self._catalog.blobs.missing(list(request.sha256)))
 
     async def UploadBlob(
         self, request_iterator: AsyncIterator[pb.UploadBlobRequest], context: Any
@@ -41,7 +43,7 @@ class RegistryServer(RegistryServiceServicer):
                     raise InvalidArgument("after the header, every message of an upload must be a chunk of bytes")
                 yield message.chunk
 
-        await self._catalog.upload(first.header.sha256, first.header.size, chunks())
+        await self._catalog.blobs.upload(first.header.sha256, first.header.size, chunks())
         return pb.UploadBlobResponse()
 
     async def PublishVersion(self, request: pb.PublishVersionRequest, context: Any) -> pb.PublishVersionResponse:
@@ -95,6 +97,13 @@ class RegistryServer(RegistryServiceServicer):
         for file, url in await self._catalog.locate(request.name, request.version, URL_SECONDS):
             response.locations.add(file=file, url=url)
         return response
+
+    async def CollectGarbage(self, request: pb.CollectGarbageRequest, context: Any) -> pb.CollectGarbageResponse:
+        """Removes blobs that no version uses."""
+        grace = request.grace_seconds if request.HasField("grace_seconds") else GRACE_SECONDS
+        found = await self._collector.collect(grace, dry_run=request.dry_run)
+        blobs = [pb.CollectGarbageResponse.Blob(sha256=blob.digest, size=blob.size) for blob in found.collected]
+        return pb.CollectGarbageResponse(collected=blobs, used=found.used, young=found.young, left=found.left)
 
     async def WatchModels(self, request: pb.WatchModelsRequest, context: Any) -> AsyncIterator[pb.WatchModelsResponse]:
         """Everything, `synced`, then changes."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import AlreadyExists, InvalidArgument, NotFound, PermissionDenied, Unavailable
-from services.common.objects.connect import honours_conditions, one, open_store, whole
+from services.common.objects.connect import clock_of, honours_conditions, one, open_store, whole
 from services.common.objects.directory import DirectoryStore
 from services.common.objects.port import ObjectStore
 from tests.support.stores import RunningStore, rclone_s3
@@ -103,6 +104,15 @@ async def test_deleting_twice_is_no_error(store: ObjectStore) -> None:
     assert await keys(store, "deleted/") == []
     with pytest.raises(NotFound):
         await whole(store, "deleted/key")
+
+
+async def test_objects_have_ages_by_the_stores_own_clock(store: ObjectStore) -> None:
+    await store.put("aged/key", one(b"."))
+    (first,) = [info.written async for info in store.list("aged/key")]
+    # S3 counts whole seconds.
+    assert 0 <= await clock_of(store) - first + 1 < 600
+    assert abs(first - time.time()) < 600
+    assert await keys(store, "probes/") == []
 
 
 async def test_a_url_reads_without_credentials(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "models",
     "alias",
     "delete",
+    "gc",
     "infer",
     "generate",
     "chat",

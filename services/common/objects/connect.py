@@ -57,6 +57,17 @@ async def honours_conditions(store: ObjectStore) -> bool:
         await store.delete(key)
 
 
+async def clock_of(store: ObjectStore) -> float:
+    """What the store's own clock says, in seconds since the epoch: what objects' ages are counted by."""
+    key = f"probes/{secrets.token_hex(8)}"
+    await store.put(key, one(b"."))
+    try:
+        (written,) = [info.written async for info in store.list(key)]
+        return written
+    finally:
+        await store.delete(key)
+
+
 async def one(content: bytes) -> AsyncIterator[bytes]:
     """A single chunk as a stream."""
     yield content

@@ -110,7 +110,7 @@ def _walk(root: Path, folder: str, start: str) -> Iterator[ObjectInfo]:
             elif entry.is_file(follow_symlinks=False):
                 with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                     status = entry.stat()
-                    yield ObjectInfo(key, status.st_size, _etag(status))
+                    yield ObjectInfo(key, status.st_size, _etag(status), status.st_mtime)
 
 
 def _sync(file: BufferedWriter) -> None:

@@ -7,11 +7,18 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One stored object: its key, its size in bytes and an opaque tag that changes with the content."""
+    """One stored object.
+
+    Attributes:
+        size: in bytes.
+        etag: an opaque tag that changes with the content.
+        written: when, in seconds since the epoch by the store's own clock, as `list` tells; 0 where `put` returns it.
+    """
 
     key: str
     size: int
     etag: str
+    written: float = 0.0
 
 
 class ObjectStore(Protocol):

@@ -98,7 +98,8 @@ class S3Store:
         while True:
             page = await self._call("list_objects_v2", prefix, Prefix=self._prefix + prefix, **more)
             for entry in page.get("Contents", ()):
-                yield ObjectInfo(entry["Key"].removeprefix(self._prefix), entry["Size"], entry["ETag"])
+                key, written = entry["Key"].removeprefix(self._prefix), entry["LastModified"].timestamp()
+                yield ObjectInfo(key, entry["Size"], entry["ETag"], written)
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
