@@ -117,6 +117,7 @@ class Client(TextCalls):
         request_id: str = "",
         traceparent: str = "",
         key: str = "",
+        priority: int = 0,
     ) -> InferResult:
         """Runs a model.
 
@@ -127,10 +128,11 @@ class Client(TextCalls):
             request_id: comes back in the answer and stands in logs.
             traceparent: W3C trace context of the caller's span.
             key: what a rollout's choice of the version sticks to, such as the user's id.
+            priority: of a model with priority levels, the level, 1 is the highest; 0: the model's default.
         """
         if not isinstance(inputs, Mapping):
             inputs = {self._input_name(model, version): inputs}
-        request = make_request(model, inputs, version, request_id)
+        request = make_request(model, inputs, version, request_id, priority)
         try:
             response, call = self._stub.ModelInfer.with_call(
                 request, timeout=timeout, metadata=_metadata(traceparent, key)
@@ -206,11 +208,12 @@ class AsyncClient(AsyncTextCalls):
         request_id: str = "",
         traceparent: str = "",
         key: str = "",
+        priority: int = 0,
     ) -> InferResult:
         """As Client.infer."""
         if not isinstance(inputs, Mapping):
             inputs = {await self._input_name(model, version): inputs}
-        request = make_request(model, inputs, version, request_id)
+        request = make_request(model, inputs, version, request_id, priority)
         call = self._stub.ModelInfer(request, timeout=timeout, metadata=_metadata(traceparent, key))
         try:
             response = await call

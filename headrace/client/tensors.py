@@ -27,9 +27,13 @@ _DATATYPES = {
 _DTYPES = {name: dtype for dtype, name in _DATATYPES.items()} | {"BF16": "uint16"}
 
 
-def make_request(model: str, inputs: Mapping[str, Array], version: str, request_id: str) -> ModelInferRequest:
+def make_request(
+    model: str, inputs: Mapping[str, Array], version: str, request_id: str, priority: int = 0
+) -> ModelInferRequest:
     """Raw contents throughout; strings and objects become BYTES. Raises InvalidArgumentError."""
     request = ModelInferRequest(model_name=model, model_version=version, id=request_id)
+    if priority:
+        request.parameters["priority"].int64_param = priority
     for name, array in inputs.items():
         tensor = request.inputs.add()
         tensor.name = name

@@ -115,9 +115,29 @@ class Manifest(BaseModel):
             raise ManifestError("a burst needs a rate; set queue.requests_per_second, too", "queue", "burst")
         spec.queue.requests_per_second = self.queue.requests_per_second or 0.0
         spec.queue.burst = self.queue.burst or 0
+        self._apply_levels(spec)
         spec.memory_bytes = self.memory
         spec.description = self.description
         spec.parameters.update(self.parameters)
+
+    def _apply_levels(self, spec: ModelSpec) -> None:
+        levels, default = self.queue.priority_levels or 0, self.queue.default_priority_level or 0
+        if levels and (spec.HasField("text") or spec.HasField("ensemble")):
+            raise ManifestError(
+                "levels are for models that run batches of tensors; requests to language models bring a `priority` of"
+                " any size, and an ensemble's steps run as one",
+                "queue",
+                "priority_levels",
+            )
+        if default > levels or (levels and not default):
+            raise ManifestError(
+                f"requests that name no level need one; expected 1, the highest, to {levels}"
+                if levels
+                else "there are no levels to choose from; set queue.priority_levels, too",
+                "queue",
+                "default_priority_level",
+            )
+        spec.queue.priority_levels, spec.queue.default_priority_level = levels, default
 
     def _apply_batching(self, spec: ModelSpec) -> None:
         batching = self.batching

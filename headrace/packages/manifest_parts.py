@@ -9,6 +9,9 @@ from headrace.v1.model_pb2 import EmbeddingSpec, EnsembleStep, TextSpec, VllmSpe
 
 _SIZES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
+# Of priority, for one model's requests.
+MOST_LEVELS = 100
+
 
 def byte_count(value: Any) -> Any:
     """ "512MiB" → 536870912."""
@@ -67,6 +70,8 @@ class Queue(Part):
     max_attempts: Annotated[int, Field(ge=1, le=100)] | None = None
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     burst: Annotated[int, Field(ge=1)] | None = None
+    priority_levels: Annotated[int, Field(ge=1, le=MOST_LEVELS)] | None = None
+    default_priority_level: Annotated[int, Field(ge=1)] | None = None
 
 
 class Warmup(Part):

@@ -4,6 +4,7 @@ from typing import Any
 
 from headrace.inference.model_config_pb2 import ModelConfig
 from headrace.packages.manifest import CONCURRENT, DEFAULT_MAX_BATCH_SIZE, MOST_INSTANCES
+from headrace.packages.manifest_parts import MOST_LEVELS
 from headrace.triton.findings import Finding, Outcome, Refused
 from headrace.triton.left_out import left_out
 from headrace.triton.tensors import Side
@@ -33,10 +34,8 @@ def convert(config: ModelConfig, spec: ModelSpec) -> tuple[Manifest, list[Findin
         manifest["outputs"] = shapes
     if batching:
         manifest["batching"] = batching
-    if size := config.dynamic_batching.default_queue_policy.max_queue_size:
-        manifest["queue"] = {"max_requests": size}
-        reason = f"queue.max_requests: {size} counts what each gateway has admitted and not answered"
-        findings.append(Finding("dynamic_batching.default_queue_policy.max_queue_size", Outcome.CHANGED, reason))
+    if queue := _queue(config, findings):
+        manifest["queue"] = queue
     if warm := warmup(config, spec, batching.get("max_batch_size", spec.batching.max_batch_size), findings):
         manifest["warmup"] = warm
     if spec.runtime in CONCURRENT and (count := sum(max(1, group.count) for group in config.instance_group)) > 1:
@@ -65,9 +64,6 @@ def changed(config: ModelConfig) -> list[Finding]:
             " Devices are the worker's: headrace up --workers N, or FEWEST..MOST"
         )
         found.append(Finding("instance_group", Outcome.CHANGED, reason))
-    if config.dynamic_batching.priority_levels:
-        reason = "there are two levels: callers, and requests that bring headrace-priority: background"
-        found.append(Finding("dynamic_batching.priority_levels", Outcome.CHANGED, reason))
     return found
 
 
@@ -81,6 +77,32 @@ def _batching(config: ModelConfig, spec: ModelSpec, findings: list[Finding]) -> 
     if delay := config.dynamic_batching.max_queue_delay_microseconds:
         batching["max_queue_delay_us"] = delay
     return batching
+
+
+def _queue(config: ModelConfig, findings: list[Finding]) -> Manifest:
+    queue: Manifest = {}
+    batching = config.dynamic_batching
+    if size := batching.default_queue_policy.max_queue_size:
+        queue["max_requests"] = size
+        reason = f"queue.max_requests: {size} counts what each gateway has admitted and not answered"
+        findings.append(Finding("dynamic_batching.default_queue_policy.max_queue_size", Outcome.CHANGED, reason))
+    if levels := batching.priority_levels:
+        default = batching.default_priority_level
+        if not 1 <= default <= levels:
+            raise Refused(
+                "dynamic_batching.default_priority_level",
+                f"{default}, expected 1 to the {levels} of priority_levels; Triton refuses that, too",
+            )
+        if levels > MOST_LEVELS:
+            raise Refused("dynamic_batching.priority_levels", f"{levels}, but {MOST_LEVELS} is the most")
+        queue["priority_levels"], queue["default_priority_level"] = levels, default
+        if levels > 1:
+            reason = (
+                "a request whose priority is above them is refused, where Triton takes it for the default; and levels"
+                " are an order among one tenant's requests"
+            )
+            findings.append(Finding("dynamic_batching.priority_levels", Outcome.CHANGED, reason))
+    return queue
 
 
 def _max_batch_size(wanted: int, spec: ModelSpec, findings: list[Finding]) -> int:

@@ -31,8 +31,7 @@ _LEFT_OUT = {
     "dynamic_batching.preferred_batch_size": "not needed: an idle worker runs what is there, at once; while it is busy"
     " the next batch gathers",
     "dynamic_batching.preserve_ordering": "each caller gets its own answer as soon as it is there",
-    "dynamic_batching.default_priority_level": "see priority_levels",
-    "dynamic_batching.priority_queue_policy": "see priority_levels; limits are the model's, under queue in model.yaml",
+    "dynamic_batching.priority_queue_policy": "limits are the model's, under queue in model.yaml, for all levels alike",
     "dynamic_batching.default_queue_policy.timeout_action": "what is late is dropped; headrace-priority: background"
     " lets a request go last",
     "dynamic_batching.default_queue_policy.default_timeout_microseconds": "it bounds waiting only; here the caller's"
@@ -61,6 +60,7 @@ _CARRIED = {
     "model_warmup",
     "dynamic_batching.max_queue_delay_microseconds",
     "dynamic_batching.priority_levels",
+    "dynamic_batching.default_priority_level",
     "dynamic_batching.default_queue_policy.max_queue_size",
     *(f"ensemble_scheduling.step.{name}" for name in ("model_name", "model_version", "input_map", "output_map")),
     *(f"{kind}.{name}" for kind in ("input", "output") for name in ("name", "data_type", "dims", "reshape")),

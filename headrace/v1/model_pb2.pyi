@@ -98,6 +98,8 @@ class QueueSpec(_message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
     REQUESTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     BURST_FIELD_NUMBER: _builtins.int
+    PRIORITY_LEVELS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PRIORITY_LEVEL_FIELD_NUMBER: _builtins.int
     max_requests: _builtins.int
     """Most requests admitted and unanswered; more are refused with RESOURCE_EXHAUSTED. 0: the server's default."""
     default_timeout_ms: _builtins.int
@@ -108,6 +110,10 @@ class QueueSpec(_message.Message):
     """Requests that each gateway admits in a second, on average; more are refused with RESOURCE_EXHAUSTED. 0: any number."""
     burst: _builtins.int
     """How many may come at once after a pause. 0: as many as come in a second."""
+    priority_levels: _builtins.int
+    """Requests choose a level from 1, the highest, to this one: higher ones are run first. 0: there are no levels."""
+    default_priority_level: _builtins.int
+    """The level of requests that name none."""
     def __init__(
         self,
         *,
@@ -116,10 +122,12 @@ class QueueSpec(_message.Message):
         max_attempts: _builtins.int = ...,
         requests_per_second: _builtins.float = ...,
         burst: _builtins.int = ...,
+        priority_levels: _builtins.int = ...,
+        default_priority_level: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "default_timeout_ms", b"default_timeout_ms", "max_attempts", b"max_attempts", "max_requests", b"max_requests", "requests_per_second", b"requests_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["burst", b"burst", "default_priority_level", b"default_priority_level", "default_timeout_ms", b"default_timeout_ms", "max_attempts", b"max_attempts", "max_requests", b"max_requests", "priority_levels", b"priority_levels", "requests_per_second", b"requests_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/work.proto\x12\x0bheadrace.v1\"6\n\x08\x45nvelope\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WorkRequest\"\xc4\x01\n\x0bWorkRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x18\n\x10\x64\x65\x61\x64line_unix_us\x18\x02 \x01(\x06\x12\x18\n\x10\x61\x63\x63\x65pted_unix_us\x18\x03 \x01(\x06\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0e\n\x06weight\x18\t \x01(\x02\x12\x0e\n\x04\x62ody\x18\x07 \x01(\x0cH\x00\x12\x14\n\nheld_bytes\x18\x08 \x01(\x04H\x00\x42\t\n\x07payloadb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16headrace/v1/work.proto\x12\x0bheadrace.v1\"6\n\x08\x45nvelope\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.headrace.v1.WorkRequest\"\xd3\x01\n\x0bWorkRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x18\n\x10\x64\x65\x61\x64line_unix_us\x18\x02 \x01(\x06\x12\x18\n\x10\x61\x63\x63\x65pted_unix_us\x18\x03 \x01(\x06\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x0e\n\x06tenant\x18\x06 \x01(\t\x12\x0e\n\x06weight\x18\t \x01(\x02\x12\r\n\x05level\x18\n \x01(\r\x12\x0e\n\x04\x62ody\x18\x07 \x01(\x0cH\x00\x12\x14\n\nheld_bytes\x18\x08 \x01(\x04H\x00\x42\t\n\x07payloadb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,5 +34,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENVELOPE']._serialized_start=39
   _globals['_ENVELOPE']._serialized_end=93
   _globals['_WORKREQUEST']._serialized_start=96
-  _globals['_WORKREQUEST']._serialized_end=292
+  _globals['_WORKREQUEST']._serialized_end=307
 # @@protoc_insertion_point(module_scope)

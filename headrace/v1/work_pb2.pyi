@@ -51,6 +51,7 @@ class WorkRequest(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     BODY_FIELD_NUMBER: _builtins.int
     HELD_BYTES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
@@ -67,6 +68,8 @@ class WorkRequest(_message.Message):
     """Empty where no keys are asked for."""
     weight: _builtins.float
     """The tenant's share of the compute where others wait, beside the 1 of most; 0 is 1."""
+    level: _builtins.int
+    """1 is run first, of one tenant's requests; 0 where the model has no levels."""
     body: _builtins.bytes
     """The client's ModelInferRequest, serialised by the client; a GenerateRequest where the model is a language model."""
     held_bytes: _builtins.int
@@ -81,12 +84,13 @@ class WorkRequest(_message.Message):
         traceparent: _builtins.str = ...,
         tenant: _builtins.str = ...,
         weight: _builtins.float = ...,
+        level: _builtins.int = ...,
         body: _builtins.bytes = ...,
         held_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "held_bytes", b"held_bytes", "payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_unix_us", b"accepted_unix_us", "attempt", b"attempt", "body", b"body", "deadline_unix_us", b"deadline_unix_us", "held_bytes", b"held_bytes", "id", b"id", "payload", b"payload", "tenant", b"tenant", "traceparent", b"traceparent", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_unix_us", b"accepted_unix_us", "attempt", b"attempt", "body", b"body", "deadline_unix_us", b"deadline_unix_us", "held_bytes", b"held_bytes", "id", b"id", "level", b"level", "payload", b"payload", "tenant", b"tenant", "traceparent", b"traceparent", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["body", "held_bytes"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015

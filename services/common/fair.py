@@ -9,8 +9,8 @@ models "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024) cal
 """
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -61,12 +61,36 @@ class Shares:
         self._had[tenant] = self.had(tenant) + difference / self._weights.get(tenant, 1.0)
 
 
-class FairLine(Generic[T]):
-    """A line of items in which each tenant's stand in their order. What is taken has to be charged by who takes it."""
+class Line(Protocol[T]):
+    """One tenant's items: a deque, or what has an order of its own (`levels.py`)."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __iter__(self) -> Iterator[T]:
+        """In their order."""
+
+    def append(self, item: T, /) -> None:
+        """Where it belongs if it is new."""
+
+    def appendleft(self, item: T, /) -> None:
+        """Where it belongs if it was taken before."""
+
+    def popleft(self) -> T:
+        """Takes the first."""
+
+
+class FairLine(Generic[T]):
+    """A line of items in which each tenant's stand in their order. What is taken has to be charged by who takes it.
+
+    Args:
+        line: makes a tenant's line.
+    """
+
+    def __init__(self, shares: Shares, line: Callable[[], Line[T]] = deque) -> None:
         self.shares = shares
-        self._lines: dict[str, deque[T]] = {}
+        self._line = line
+        self._lines: dict[str, Line[T]] = {}
         self._length = 0
 
     def __len__(self) -> int:
@@ -82,13 +106,13 @@ class FairLine(Generic[T]):
 
     def heads(self) -> Iterator[T]:
         """The first item of each tenant."""
-        return (line[0] for line in self._lines.values())
+        return (next(iter(line)) for line in self._lines.values())
 
     def add(self, item: T, tenant: str = "", weight: float = 1.0) -> None:
         """Puts an item behind its tenant's others."""
         line = self._lines.get(tenant)
         if line is None:
-            line = self._lines[tenant] = deque()
+            line = self._lines[tenant] = self._line()
             self.shares.join(tenant, weight)
         line.append(item)
         self._length += 1
@@ -112,7 +136,7 @@ class FairLine(Generic[T]):
 
     def put_back(self, item: T, tenant: str = "") -> None:
         """What was taken and could not be used comes first again; put several back in the reverse of their order."""
-        self._lines.setdefault(tenant, deque()).appendleft(item)
+        self._lines.setdefault(tenant, self._line()).appendleft(item)
         self._length += 1
 
     def clear(self) -> None:
@@ -126,17 +150,25 @@ class FairWindow(Generic[T]):
 
     Attributes:
         size: most items gone and not yet over, of all tenants together.
-        own: so many a tenant may have under way even if the window is full: a tenant with little under way never
-            waits for those with much.
+        own: so many a tenant may have under way at a level even if the window is full: who has little under way never
+            waits for those with much, nor a high level for the low ones.
         cost: what one item is thought to cost, in the unit of the shares; learns from what they did cost.
     """
 
-    def __init__(self, shares: Shares, size: int = 1, own: int = 1) -> None:
+    def __init__(
+        self,
+        shares: Shares,
+        size: int = 1,
+        own: int = 1,
+        line: Callable[[], Line[T]] = deque,
+        level: Callable[[T], int] = lambda item: 0,
+    ) -> None:
         self.size = size
         self.own = own
         self.cost = 0.001
-        self._line: FairLine[T] = FairLine(shares)
-        self._under_way: dict[str, int] = {}
+        self._level = level
+        self._line: FairLine[T] = FairLine(shares, line)
+        self._under_way: dict[tuple[str, int], int] = {}
         self._total = 0
 
     @property
@@ -152,31 +184,39 @@ class FairWindow(Generic[T]):
         """The next item that may go; it is under way until it is `over`, or `skipped`."""
         may = self._line.tenants()
         if self._total >= self.size:
-            may = [tenant for tenant in may if self._under_way.get(tenant, 0) < self.own]
+            may = [
+                tenant
+                for tenant, first in zip(may, self._line.heads(), strict=True)
+                if self._under_way.get((tenant, self._level(first)), 0) < self.own
+            ]
         if not may:
             return None
         shares = self._line.shares
         tenant = shares.least(may)
         shares.serve(tenant, self.cost)
-        self._under_way[tenant] = self._under_way.get(tenant, 0) + 1
+        item = self._line.pop_of(tenant)
+        place = tenant, self._level(item)
+        self._under_way[place] = self._under_way.get(place, 0) + 1
         self._total += 1
-        return self._line.pop_of(tenant)
+        return item
 
-    def over(self, tenant: str, charged: float, cost: float | None) -> None:
+    def over(self, tenant: str, charged: float, cost: float | None, level: int = 0) -> None:
         """An item is over.
 
         Args:
             charged: the `cost` of this window when it went.
             cost: what it did cost; None: nobody knows.
         """
-        self._under_way[tenant] -= 1
-        self._total -= 1
+        self._left(tenant, level)
         if cost is not None:
             self._line.shares.correct(tenant, cost - charged)
             self.cost += (cost - self.cost) / 8
 
-    def skipped(self, tenant: str) -> None:
+    def skipped(self, tenant: str, level: int = 0) -> None:
         """An item was given up while it waited: it costs nothing."""
-        self._under_way[tenant] -= 1
-        self._total -= 1
+        self._left(tenant, level)
         self._line.shares.correct(tenant, -self.cost)
+
+    def _left(self, tenant: str, level: int) -> None:
+        self._under_way[tenant, level] -= 1
+        self._total -= 1

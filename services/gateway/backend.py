@@ -21,6 +21,7 @@ class Work:
         timeout: seconds until nobody waits for the answer any more.
         trace: None if the request is not sampled.
         tenant: whose it is; None where no keys are asked for.
+        level: 1 is first; 0 where the model has no levels.
     """
 
     route: Route
@@ -29,6 +30,7 @@ class Work:
     timeout: float
     trace: RequestTrace | None = None
     tenant: Tenant | None = None
+    level: int = 0
 
 
 @dataclass(slots=True)

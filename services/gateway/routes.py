@@ -33,6 +33,7 @@ class Route:
         timeout: seconds for requests that bring no deadline.
         max_attempts: granted claims after which a request is given up.
         text: it is a language model.
+        levels, level: how many priority levels its requests have, and which one those have that name none; 0: none.
         rate: what bounds its requests a second; None: nothing.
         behind: the same for requests that let everybody else go first; None: this is that one.
     """
@@ -46,6 +47,8 @@ class Route:
     timeout: float
     max_attempts: int
     text: bool
+    levels: int = 0
+    level: int = 0
     rate: TokenBucket | None = None
     behind: "Route | None" = None
 
@@ -68,6 +71,8 @@ def route_of(version: ModelVersion) -> Route:
         timeout=queue.default_timeout_ms / 1000 or (DEFAULT_TEXT_TIMEOUT if text else DEFAULT_TIMEOUT),
         max_attempts=queue.max_attempts or DEFAULT_MAX_ATTEMPTS,
         text=text,
+        levels=queue.priority_levels,
+        level=queue.default_priority_level,
         rate=bucket_of(queue.requests_per_second, queue.burst),
     )
     waiting = queue_name(version.name, version.version, background=True)

@@ -71,7 +71,7 @@ class LocalBackend:
         """The device, for the tenant who has had least of it; its callers in their order."""
         shares, name = self._device.turns.shares, work.tenant.name if work.tenant is not None else ""
         shares.join(name, work.tenant.weight if work.tenant is not None else 1.0)
-        async with self._device.turns.mine(had=lambda: shares.had(name)):
+        async with self._device.turns.mine(had=lambda: shares.had(name), level=work.level):
             began = time.perf_counter()
             try:
                 yield

@@ -9,11 +9,13 @@ There are two lines. The second, the background, is taken from only when the fir
 batch: the first goes as if there were no second, but for the one batch that may be running when it comes.
 """
 
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from services.common.fair import FairLine, Shares
+from services.common.levels import LevelLine
 from services.worker.batch_cost import BatchCost
 from services.worker.overdrafts import STRETCH, Overdrafts
 
@@ -31,6 +33,7 @@ class Entry(Generic[T]):
         cancelled: skipped when its turn comes.
         background: it stands in the second line.
         tenant, weight: whose it is, and his share.
+        level: of the same tenant's, those of a lower number are taken first, where the batcher has `levels`.
         charged: seconds of the device that its tenant was charged for it.
     """
 
@@ -43,6 +46,7 @@ class Entry(Generic[T]):
     background: bool = False
     tenant: str = ""
     weight: float = 1.0
+    level: int = 0
     charged: float = 0.0
 
 
@@ -55,6 +59,7 @@ class Batcher(Generic[T]):
         max_delay: seconds that the oldest entry may wait for company.
         shares: what each tenant has had, of all batchers of this device.
         overdrafts: who of them is over his part, likewise.
+        levels: entries have levels that count.
         row_seconds: what a row is thought to cost; learns from the batches that `ran`.
     """
 
@@ -63,6 +68,7 @@ class Batcher(Generic[T]):
     shares: Shares = field(default_factory=Shares)
     overdrafts: Overdrafts = field(default_factory=Overdrafts)
     row_seconds: float = 0.001
+    levels: bool = False
     _cost: BatchCost = field(init=False, default_factory=BatchCost)
     # Somebody has named a tenant; until then it is not counted who is over.
     _shared: bool = field(init=False, default=False)
@@ -70,7 +76,8 @@ class Batcher(Generic[T]):
     _behind: FairLine[Entry[T]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self._line, self._behind = FairLine(self.shares), FairLine(self.shares)
+        line = LevelLine[Entry[T]] if self.levels else deque[Entry[T]]
+        self._line, self._behind = FairLine(self.shares, line), FairLine(self.shares, line)
 
     def add(self, entry: Entry[T]) -> None:
         """Puts an entry at the end of its line."""

@@ -61,7 +61,9 @@ class Lane:
         batching = version.spec.batching
         # Batches that run at a time; two of each ahead.
         instances = self._runs.instances
-        ahead = 2 * instances * batching.max_batch_size or instances + 1
+        levels = version.spec.queue.priority_levels > 0
+        # With levels one more, so that what goes first finds room behind what came before.
+        ahead = (3 if levels else 2) * instances * batching.max_batch_size or instances + 1
         self._intake = Intake(
             links,
             came=self._came,
@@ -80,7 +82,9 @@ class Lane:
         self._eager, self._urgent = eager, False
         delay = batching.max_queue_delay_us / 1e6
         turns = device.turns
-        self._batcher: Batcher[Held] = Batcher(batching.max_batch_size, delay, turns.shares, turns.overdrafts)
+        self._batcher: Batcher[Held] = Batcher(
+            batching.max_batch_size, delay, turns.shares, turns.overdrafts, levels=levels
+        )
         self._shape = batch_shape(version.spec)
         self._suspects = Suspects()
         self._fetching: set[asyncio.Task[None]] = set()
@@ -247,7 +251,8 @@ class Lane:
             loop_now = asyncio.get_running_loop().time()
             shape, deadline = self._shape(held.job.request), loop_now + held.seconds_left()
             entry = Entry(held, held.job.rows, shape, loop_now, deadline, background=held.background)
-            entry.tenant, entry.weight = held.work.tenant, held.work.weight or 1.0
+            work = held.work
+            entry.tenant, entry.weight, entry.level = work.tenant, work.weight or 1.0, work.level
             self._entries[held.link.reply_to, held.work.id] = entry
             self._batcher.add(entry)
         self._work.set()

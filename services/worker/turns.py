@@ -20,10 +20,11 @@ class _Place:
     given: "asyncio.Future[None]"
     urgent: Callable[[], bool]
     had: Callable[[], float]
+    level: int
 
 
 class Turns:
-    """A lock that is handed on to whoever in line is urgent, of those to whose tenant has had least, then to the first.
+    """A lock that is handed on to whoever in line is urgent, of those to whose tenant has had least, then by level.
 
     Both are asked when the lock becomes free, not when one took his place: a lane that came with background work may
     have callers by then.
@@ -46,14 +47,15 @@ class Turns:
 
     @asynccontextmanager
     async def mine(
-        self, urgent: Callable[[], bool] = _always, had: Callable[[], float] | None = None
+        self, urgent: Callable[[], bool] = _always, had: Callable[[], float] | None = None, level: int = 0
     ) -> AsyncIterator[None]:
         """Holds the turn for the block.
 
         Args:
             had: what the tenant has had for whom it is; None: it is for nobody.
+            level: lower ones are first, of the same tenant's.
         """
-        await self._wait(_Place(asyncio.get_running_loop().create_future(), urgent, had or self._nobodys))
+        await self._wait(_Place(asyncio.get_running_loop().create_future(), urgent, had or self._nobodys, level))
         try:
             yield
         finally:
@@ -79,6 +81,6 @@ class Turns:
         self._line = [place for place in self._line if not place.given.done()]
         self._taken = bool(self._line)
         if self._line:
-            place = min(self._line, key=lambda place: (not place.urgent(), place.had()))
+            place = min(self._line, key=lambda place: (not place.urgent(), place.had(), place.level))
             self._line.remove(place)
             place.given.set_result(None)

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from headrace import AsyncClient, Client
-from headrace.client.errors import QueueFullError
+from headrace.client.errors import InvalidArgumentError, QueueFullError
 from headrace.client.registry import RegistryClient
+from headrace.client.tensors import make_request
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from tests.e2e.conftest import ready
 from tests.support import models
+from tests.support.identity import ROW, identity
 from tests.support.stack import RunningStack, wait_until
 
 # Eight requests of one row fill a batch; until then the worker waits for company.
@@ -37,6 +39,13 @@ def batching(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> I
         "patient": models.folder(folder / "patient", models.row_sum, UNPADDED),
         "limited": models.folder(folder / "limited", models.row_sum, LIMITED),
         "warmed": models.folder(folder / "warmed", models.fives, WARMED),
+        "levels": identity(
+            folder / "levels",
+            batch_ms=0,
+            request_ms=5,
+            max_batch_size=1,
+            levels="priority_levels: 3, default_priority_level: 2",
+        ),
         "cold": models.folder(folder / "cold", models.fives, ""),
     }
     with RegistryClient(stack.address("registry")) as registry, Client(stack.address("gateway")) as client:
@@ -140,3 +149,47 @@ def test_warm_up_runs_the_shapes_that_the_package_names(batching: RunningStack) 
         for name in ("warmed", "cold"):
             x = np.ones((1, 5), np.float32)
             assert client.infer(name, x, timeout=30).outputs["y"].tolist() == [[1.0] * 5]
+
+
+async def test_higher_levels_go_first(batching: RunningStack) -> None:
+    order: list[int] = []
+    begun = asyncio.Event()
+    async with AsyncClient(batching.address("gateway")) as client:
+
+        async def one(level: int) -> None:
+            await client.infer("levels", ROW, timeout=100, priority=level)
+            order.append(level)
+            if len(order) == 10:
+                begun.set()
+
+        async with asyncio.TaskGroup() as group:
+            for level in [3] * 40 + [0] * 160:
+                group.create_task(one(level))
+            await asyncio.wait_for(begun.wait(), 60)
+            before = len(order)
+            await one(1)
+            between = len(order) - 1 - before
+            assert len(order) < 150, "the others still wait"
+    # On the device, on the way to it and back, and in front of one worker: not the whole line.
+    assert between <= 20, between
+    assert order[-20:].count(3) >= 18, "the lowest level comes last, though it came first"
+
+
+def test_levels_are_told_and_others_refused(batching: RunningStack) -> None:
+    with grpc.insecure_channel(batching.address("gateway")) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        told = stub.ModelConfig(pb.ModelConfigRequest(name="levels"), timeout=30).config.dynamic_batching
+        request = make_request("levels", ROW, "", "")
+        request.parameters["priority"].string_param = "high"
+        with pytest.raises(
+            grpc.RpcError, match="'priority' is no integer; model 'levels' has levels 1, the highest, to 3"
+        ):
+            stub.ModelInfer(request, timeout=30)
+    assert (told.priority_levels, told.default_priority_level) == (3, 2)
+    with Client(batching.address("gateway")) as client:
+        for level in (4, -1):
+            with pytest.raises(
+                InvalidArgumentError, match=f"'priority' is {level}; model 'levels' has levels 1.* to 3"
+            ):
+                client.infer("levels", ROW, priority=level, timeout=30)
+        client.infer("levels", ROW, priority=3, timeout=30)

@@ -15,6 +15,7 @@ dynamic_batching {
   preferred_batch_size: [ 4, 8 ]
   max_queue_delay_microseconds: 300
   priority_levels: 3
+  default_priority_level: 2
   default_queue_policy { max_queue_size: 50 default_timeout_microseconds: 100000 }
 }
 version_policy: { specific: { versions: [ 1, 3 ] } }

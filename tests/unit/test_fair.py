@@ -1,11 +1,13 @@
 """Fair shares: nobody starves, who always waits gets his part, nothing idles while somebody waits."""
 
 from collections import Counter
+from typing import NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.fair import FairLine, FairWindow, Shares
+from services.common.levels import LevelLine
 from services.worker.batcher import Batcher, Entry
 
 COSTS = st.floats(0.01, 10)
@@ -160,3 +162,53 @@ def test_a_flood_in_the_batchers_line_gives_way_to_each_request_of_others() -> N
     batch, _ = line.take(51.0)
     assert Counter(entry.item for entry in batch) == {"quiet": 2, "flood": 2}
     assert sum(entry.charged for entry in batch) > 0
+
+
+class Urgent(NamedTuple):
+    level: int
+    number: int
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.booleans()), max_size=200))
+def test_levels_are_an_order_and_within_each_the_first_is_first(events: list[tuple[int, bool, bool]]) -> None:
+    line: LevelLine[Urgent] = LevelLine()
+    waiting: list[Urgent] = []
+    for number, (level, leave, come_back) in enumerate(events):
+        item = Urgent(level, number)
+        line.append(item)
+        waiting.append(item)
+        if leave:
+            first = line.popleft()
+            assert first == min(waiting)
+            if come_back:
+                line.appendleft(first)
+            else:
+                waiting.remove(first)
+        assert list(line) == sorted(waiting)
+        assert (len(line), bool(line)) == (len(waiting), bool(waiting))
+
+
+def test_a_high_level_passes_a_window_that_low_ones_fill_and_nobody_passes_another_tenant() -> None:
+    window: FairWindow[Urgent] = FairWindow(Shares(), 2, 1, LevelLine, lambda item: item.level)
+    for number in range(5):
+        window.add(Urgent(3, number), "a", 1.0)
+    gone = [window.next(), window.next(), window.next()]
+    assert gone == [Urgent(3, 0), Urgent(3, 1), None]
+    window.add(Urgent(1, 9), "a", 1.0)
+    window.add(Urgent(1, 10), "a", 1.0)
+    assert [window.next(), window.next()] == [Urgent(1, 9), None]
+    window.add(Urgent(3, 11), "b", 1.0)
+    assert window.next() == Urgent(3, 11), "his own place, beside the other's urgent ones"
+    for level in (3, 3, 1):
+        window.over("a", window.cost, 0.5, level)
+    assert window.next() == Urgent(1, 10)
+
+
+def test_batches_take_higher_levels_first() -> None:
+    line: Batcher[str] = Batcher(2, levels=True)
+    for name, level in (("c", 3), ("d", 3), ("a", 1), ("b", 2)):
+        line.add(Entry(name, 1, None, 0.0, 1e9, level=level))
+    batches = []
+    while len(line):
+        batches.append("".join(entry.item for entry in line.take(1.0)[0]))
+    assert batches == ["ab", "cd"]

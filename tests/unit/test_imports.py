@@ -79,9 +79,15 @@ LLM_CORE = {f"services.worker.llm.{name}" for name in LLM_CORE_NAMES} | {
 # Pure cores → what they may import of ours. Beside it: the standard library without what reads clocks or does I/O.
 PURE: dict[str, set[str]] = {
     "services.common.fair": set(),
+    "services.common.levels": set(),
     "services.worker.batch_cost": set(),
     "services.worker.overdrafts": set(),
-    "services.worker.batcher": {"services.common.fair", "services.worker.batch_cost", "services.worker.overdrafts"},
+    "services.worker.batcher": {
+        "services.common.fair",
+        "services.common.levels",
+        "services.worker.batch_cost",
+        "services.worker.overdrafts",
+    },
     "services.worker.placement": set(),
     "services.worker.strikes": set(),
     **{f"services.worker.llm.{name}": LLM_CORE for name in LLM_CORE_NAMES},

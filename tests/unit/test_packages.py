@@ -168,6 +168,8 @@ queue:
   max_requests: 10
   default_timeout_ms: 500
   max_attempts: 2
+  priority_levels: 3
+  default_priority_level: 2
 warmup:
   batch_sizes: [1, 8]
   shapes: {x: [5]}
@@ -194,6 +196,7 @@ def test_every_key_of_the_manifest_arrives(tmp_path: Path) -> None:
     assert (spec.batching.max_batch_size, spec.batching.max_queue_delay_us) == (8, 2500)
     assert (spec.batching.padding, spec.batching.padding_value) == (True, 1.0)
     assert (spec.queue.max_requests, spec.queue.default_timeout_ms, spec.queue.max_attempts) == (10, 500, 2)
+    assert (spec.queue.priority_levels, spec.queue.default_priority_level) == (3, 2)
     assert (list(spec.warmup.batch_sizes), list(spec.warmup.shapes["x"].dims)) == ([1, 8], [5])
 
 
@@ -220,6 +223,10 @@ def test_a_folder_needs_no_manifest(tmp_path: Path) -> None:
         ("batching:\n  padding: 1\n", r"line 2, batching.padding: .*boolean, got 1"),
         ("\nbatching:\n", r"line 2, batching: expected keys and values, got None"),
         ("batching:\n  max_queue_delay_ms: 1\n  max_queue_delay_us: 1\n", r"line 3, .*delay is given twice"),
+        ("queue:\n  priority_levels: 3\n", r"line 1, queue.default_priority_level: .*expected 1, the highest, to 3"),
+        ("queue:\n  priority_levels: 3\n  default_priority_level: 4\n", r"line 3, .*expected 1, the highest, to 3"),
+        ("queue:\n  default_priority_level: 1\n", r"line 2, .*there are no levels.*set queue.priority_levels"),
+        ("queue:\n  priority_levels: 0\n", r"line 2, queue.priority_levels: .*greater"),
         ("runtime: tensorflow\n", r"line 1, runtime: .*'onnx', 'torch'.*got 'tensorflow'"),
         ("memory: lots\n", r"line 1, memory: expected a number of bytes, or one with a unit like"),
         ("parameters:\n  retries: 3\n", r"line 2, parameters.retries: .*string, got 3"),

@@ -40,6 +40,7 @@ def test_versions_that_triton_serves_become_packages_that_can_be_pushed(tmp_path
     assert spec.batching.max_batch_size == 8
     assert spec.batching.max_queue_delay_us == 300
     assert spec.queue.max_requests == 50
+    assert (spec.queue.priority_levels, spec.queue.default_priority_level) == (3, 2)
     assert list(spec.warmup.batch_sizes) == [4]
     assert spec.instances == 2
     assert dict(spec.parameters) == {"intra_op_thread_count": "2"}

@@ -25,6 +25,7 @@ class Pending:
         holder: the worker that claimed it last; of a generation, the one whose tokens count.
         stream: where a generation's tokens go; None for other models.
         rows: how much of a batch it fills.
+        level: 1 is first; 0 where the model has no levels.
     """
 
     id: int
@@ -42,6 +43,7 @@ class Pending:
     deadline: float = 0.0
     stream: TextStream | None = None
     rows: int = 1
+    level: int = 0
 
 
 @dataclass(slots=True)

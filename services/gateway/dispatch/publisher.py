@@ -160,6 +160,8 @@ class Publisher:
             )
             if pending.trace is not None:
                 item.traceparent = pending.trace.traceparent
+            if pending.level:
+                item.level = pending.level
             if pending.tenant is not None:
                 item.tenant, item.weight = pending.tenant.name, pending.tenant.weight
             if len(pending.body) <= self._inline_bytes:

@@ -110,8 +110,8 @@ class QueueBackend:
             self._channel.over(pending.id)
 
     def _send(self, pending: Pending) -> None:
-        """To the queue; a tenant's when it is his turn."""
-        if pending.tenant is None:
+        """To the queue; a tenant's, or one with a level, when it is its turn."""
+        if pending.tenant is None and not pending.level:
             self._publisher(pending.route).add(pending)
         else:
             self._lines.add(pending)
@@ -150,6 +150,7 @@ class QueueBackend:
             deadline=loop.time() + work.timeout,
             stream=stream,
             rows=work.rows,
+            level=work.level,
         )
         self._pending.admit(pending)
         if not self._consumers(work.route):
@@ -163,6 +164,7 @@ class QueueBackend:
         self._pending.forget(pending)
         if pending.tenant is not None:
             self._quotas.end(pending.tenant)
+        if pending.tenant is not None or pending.level:
             self._lines.over(pending, receipt)
         if receipt is not None:
             return

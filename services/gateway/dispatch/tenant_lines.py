@@ -1,14 +1,17 @@
-"""Where tenants' requests wait: at their gateway, so that a flood is not what everybody finds in the queue.
+"""Where requests of tenants, and of models with levels, wait: at their gateway, so that a flood is not in the queue.
 
 Each route lets as much into the queue as keeps consumers busy, from the tenant who has had least; what a request did
 cost is told by its receipt. Workers choose once more among what they have, at the last moment (`batcher.py`), so a
-request of a tenant who sends little passes the flood twice: here, and at the device.
+request of a tenant who sends little passes the flood twice: here, and at the device. Levels are an order among one
+tenant's requests, or everybody's where there are no tenants: nobody passes another by calling his own urgent.
 """
 
+from collections import deque
 from collections.abc import Callable
 
 from headrace.v1.reply_pb2 import Receipt
 from services.common.fair import CREDIT, FairWindow, Shares
+from services.common.levels import LevelLine
 from services.gateway.dispatch.pending import Pending
 from services.gateway.receipts import compute_seconds
 from services.gateway.routes import Route
@@ -20,7 +23,7 @@ OWN_BATCHES = 1
 
 
 class TenantLines:
-    """Lines of all routes; requests without a tenant never come here.
+    """Lines of all routes; requests with neither tenant nor level never come here.
 
     Args:
         send: takes a request whose turn it is to the queue.
@@ -37,12 +40,12 @@ class TenantLines:
 
     def add(self, pending: Pending) -> None:
         """One more request: it goes now or waits."""
-        assert pending.tenant is not None
         route = pending.route
         window = self._windows.get(route.queue)
         if window is None:
-            window = self._windows[route.queue] = FairWindow(self._shares)
-        window.add(pending, pending.tenant.name, pending.tenant.weight)
+            window = FairWindow(self._shares, line=LevelLine if route.levels else deque, level=_level)
+            self._windows[route.queue] = window
+        window.add(pending, _whose(pending), 1.0 if pending.tenant is None else pending.tenant.weight)
         self._let_go(route, window)
 
     def over(self, pending: Pending, receipt: Receipt | None) -> None:
@@ -51,13 +54,12 @@ class TenantLines:
         Args:
             receipt: what it did cost; None: nobody knows.
         """
-        assert pending.tenant is not None
         charged = self._charged.pop(pending.id, None)
         if charged is None:
             return  # it never got its turn: it is passed over when that comes
         window = self._windows[pending.route.queue]
         cost = None if receipt is None else compute_seconds(receipt, pending.rows)
-        window.over(pending.tenant.name, charged, cost)
+        window.over(_whose(pending), charged, cost, pending.level)
         self._let_go(pending.route, window)
 
     def _let_go(self, route: Route, window: FairWindow[Pending]) -> None:
@@ -66,12 +68,19 @@ class TenantLines:
         ahead = batches if elsewhere else BATCHES_AHEAD * batches
         window.size, window.own = min(ahead, route.max_requests), OWN_BATCHES * batches
         while (pending := window.next()) is not None:
-            assert pending.tenant is not None
             if pending.answer.done():
-                window.skipped(pending.tenant.name)
+                window.skipped(_whose(pending), pending.level)
             else:
                 self._charged[pending.id] = window.cost
                 self._send(pending)
+
+
+def _whose(pending: Pending) -> str:
+    return "" if pending.tenant is None else pending.tenant.name
+
+
+def _level(pending: Pending) -> int:
+    return pending.level
 
 
 def batch_of(route: Route) -> int:

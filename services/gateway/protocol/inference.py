@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 
@@ -121,6 +122,8 @@ class Inference:
         try:
             rows = route.signature.check(request)
             work = Work(route, body, rows, _timeout(call, request, route.timeout), observed.trace, call.tenant)
+            if route.levels:
+                work = replace(work, level=_level(request, route))
             answer = await self._backend.infer(work)
         except BaseException as error:
             observed.failed(error)
@@ -162,12 +165,27 @@ def _timeout(call: Call, request: ModelInferRequest, default: float) -> float:
     if call.deadline is not None:
         timeout = max(0.0, call.deadline - asyncio.get_running_loop().time())
     if "timeout" in request.parameters:
-        asked = request.parameters["timeout"]
-        if asked.WhichOneof("parameter_choice") not in {"int64_param", "uint64_param"}:
-            raise InvalidArgument("parameter 'timeout' is no integer; it takes microseconds in int64_param")
-        microseconds = asked.int64_param or asked.uint64_param
+        microseconds = _integer(request, "timeout", "it takes microseconds in int64_param")
         if microseconds < 0:
             raise InvalidArgument(f"parameter 'timeout' is {microseconds}; it takes microseconds above 0")
         if microseconds:
             timeout = min(timeout, microseconds / 1e6)
     return timeout
+
+
+def _level(request: ModelInferRequest, route: Route) -> int:
+    """Triton's `priority` parameter, of a model with levels."""
+    if "priority" not in request.parameters:
+        return route.level
+    levels = f"model '{route.name}' has levels 1, the highest, to {route.levels}; 0 is its default, {route.level}"
+    level = _integer(request, "priority", levels)
+    if not 0 <= level <= route.levels:
+        raise InvalidArgument(f"parameter 'priority' is {level}; {levels}")
+    return level or route.level
+
+
+def _integer(request: ModelInferRequest, name: str, expected: str) -> int:
+    asked = request.parameters[name]
+    if asked.WhichOneof("parameter_choice") not in {"int64_param", "uint64_param"}:
+        raise InvalidArgument(f"parameter '{name}' is no integer; {expected}")
+    return asked.int64_param or asked.uint64_param

@@ -72,6 +72,8 @@ def model_config(route: Route, resolve: Callable[[str, str], Route]) -> ModelCon
         config.dynamic_batching.CopyFrom(
             ModelDynamicBatching(
                 max_queue_delay_microseconds=spec.batching.max_queue_delay_us,
+                priority_levels=route.levels,
+                default_priority_level=route.level,
                 default_queue_policy=ModelQueuePolicy(
                     default_timeout_microseconds=int(route.timeout * 1e6),
                     allow_timeout_override=True,
