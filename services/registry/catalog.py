@@ -63,7 +63,8 @@ class Catalog:
         Raises:
             InvalidArgument: name, spec, files or number are malformed, or a blob has another size.
             NotFound: a step of an ensemble is not there.
-            FailedPrecondition: a blob is missing or being swept, or a step of an ensemble is unloaded.
+            FailedPrecondition: a blob is missing or being swept, a step of an ensemble is unloaded, or an ensemble
+                follows the latest version that this one would not fit.
             AlreadyExists: the number that was asked for is taken.
             Conflict: other publishers were faster all the time.
             Unavailable: the store took so long that the blobs may have been swept meanwhile.
@@ -82,6 +83,7 @@ class Catalog:
                 version = ModelVersion(
                     name=name, version=number, spec=spec, files=files, created_unix_ms=time.time_ns() // 1_000_000
                 )
+                self._check_latest(await self.models(), version)
                 try:
                     await self._write_manifest(version)
                 except (AlreadyExists, Conflict):
@@ -93,6 +95,14 @@ class Catalog:
                     continue
                 return version
         raise Conflict(f"others published '{name}' faster {PUBLISH_TRIES} times in a row; try again")
+
+    def _check_latest(self, models: dict[str, Model], version: ModelVersion) -> None:
+        moved = Model(name=version.name)
+        if version.name in models:
+            moved.CopyFrom(models[version.name])
+        if all(each.version != version.version for each in moved.versions):
+            moved.versions.append(version)
+            ensembles.check_move(models, consistent(moved))
 
     async def models(self) -> dict[str, Model]:
         """Everything, by name."""
@@ -124,7 +134,8 @@ class Catalog:
                 raise FailedPrecondition(
                     f"'{alias}' of '{name}' is moved by its rollout; use headrace promote or headrace rollback"
                 )
-            ensembles.check_move(await self.models(), name, alias, number)
+            model.aliases[alias] = number
+            ensembles.check_move(await self.models(), model)
             await self._store.put(f"models/{name}/aliases/{alias}", one(str(number).encode()))
 
     async def delete_alias(self, name: str, alias: str) -> None:
@@ -208,7 +219,7 @@ class Catalog:
                     model.rollout.CopyFrom(rollout)
                 case int(number):
                     model.aliases[key.alias] = number
-        return {name: _consistent(model) for name, model in models.items() if model.versions}
+        return {name: consistent(model) for name, model in models.items() if model.versions}
 
     async def _understood(self, info: ObjectInfo) -> Understood:
         """What a version or an alias says, read again only when its tag has changed; None where it is damaged."""
@@ -244,7 +255,7 @@ def _parse(key: str, content: bytes) -> Understood:
         return None
 
 
-def _consistent(model: Model) -> Model:
+def consistent(model: Model) -> Model:
     """Versions in order, no alias that points nowhere: another registry may be deleting just now."""
     model.versions.sort(key=lambda version: version.version)
     numbers = {version.version for version in model.versions}

@@ -108,7 +108,7 @@ def check_unused(models: Mapping[str, Model], name: str, number: int | None = No
         if alias is not None:
             needed = step.version == alias
         elif number is not None:
-            needed = _resolves_to(models, step, number)
+            needed = _number(models, step) == number
         else:
             needed = True
         if needed:
@@ -119,21 +119,25 @@ def check_unused(models: Mapping[str, Model], name: str, number: int | None = No
             )
 
 
-def check_move(models: Mapping[str, Model], name: str, alias: str, number: int) -> None:
-    """Raises FailedPrecondition where an ensemble that follows the alias could not run with this version."""
-    moved = Model()
-    moved.CopyFrom(models[name])
-    moved.aliases[alias] = number
-    after = {**models, name: moved}
-    for ensemble, step in users(models, name):
-        if step.version == alias:
-            try:
-                check_fit(ensemble.spec, lambda step: found_in(after, step))
-            except HeadraceError as error:
-                raise FailedPrecondition(
-                    f"ensemble '{ensemble.name}' version {ensemble.version} follows this alias, and version {number}"
-                    f" does not fit: {error}"
-                ) from error
+def check_move(models: Mapping[str, Model], moved: Model) -> None:
+    """Raises FailedPrecondition where an ensemble that follows the model would get a version that does not fit.
+
+    Args:
+        models: all, as they are.
+        moved: one of them, as it is to be: with another alias, another latest version, another rollout.
+    """
+    after = {**models, moved.name: moved}
+    for ensemble, step in users(models, moved.name):
+        number = _number(after, step)
+        if number in {None, _number(models, step)}:
+            continue
+        try:
+            check_fit(ensemble.spec, lambda step: found_in(after, step))
+        except HeadraceError as error:
+            raise FailedPrecondition(
+                f"ensemble '{ensemble.name}' version {ensemble.version} follows '{step.version}' of '{moved.name}', and"
+                f" version {number} does not fit: {error}"
+            ) from error
 
 
 def check_idle(models: Mapping[str, Model], name: str) -> None:
@@ -154,8 +158,9 @@ def check_members_loaded(models: Mapping[str, Model], name: str) -> None:
         )
 
 
-def _resolves_to(models: Mapping[str, Model], step: EnsembleStep, number: int) -> bool:
+def _number(models: Mapping[str, Model], step: EnsembleStep) -> int | None:
+    """The version that a step names; None: there is none."""
     try:
-        return found_in(models, step).version == number
+        return found_in(models, step).version
     except NotFound:
-        return False
+        return None

@@ -7,10 +7,11 @@ from google.protobuf.json_format import MessageToJson
 
 from headrace.v1.model_pb2 import Model
 from headrace.v1.rollout_pb2 import PromoteRequest, Rollout
-from services.common.errors import AlreadyExists, Conflict
+from services.common.errors import AlreadyExists, Conflict, FailedPrecondition
 from services.common.objects.connect import one
 from services.common.objects.port import ObjectStore
-from services.registry.catalog import Catalog, version_of
+from services.registry.catalog import Catalog, consistent, version_of
+from services.registry.ensembles import check_move
 from services.registry.rollouts import promoted, rolled_back
 
 # The history that is kept of each rollout.
@@ -31,22 +32,36 @@ class RolloutChain:
         Raises:
             NotFound: no such model or version.
             Conflict: the rollout is not at the revision that was expected, or somebody else wrote first.
-            InvalidArgument, FailedPrecondition: see rollouts.promoted.
+            InvalidArgument, FailedPrecondition: see rollouts.promoted; or an ensemble follows that would not fit.
         """
         async with self._writing:
             model = await self._catalog.model(wanted.name)
             version_of(model, wanted.version)
             numbers = [version.version for version in model.versions]
             current = _current(model, wanted.expected_revision)
-            return await self._write(wanted.name, promoted(current, wanted, numbers, _now_ms()))
+            made = promoted(current, wanted, numbers, _now_ms())
+            await self._check_ensembles(model, made)
+            return await self._write(wanted.name, made)
 
     async def roll_back(self, name: str, reason: str, expected: int) -> Rollout:
-        """Goes back to what was before. Raises NotFound, Conflict, FailedPrecondition."""
+        """Goes back to what was before. Raises NotFound, Conflict, FailedPrecondition.
+
+        An ensemble that the version before does not fit is no reason to stay with a bad one: it goes on with what it
+        has, and the revision's reason says so.
+        """
         async with self._writing:
             model = await self._catalog.model(name)
             made = rolled_back(_current(model, expected), reason, _now_ms())
             version_of(model, made.stable)
+            try:
+                await self._check_ensembles(model, made)
+            except FailedPrecondition as error:
+                made.reason += f"; {error}"
             return await self._write(name, made)
+
+    async def _check_ensembles(self, model: Model, rollout: Rollout) -> None:
+        model.rollout.CopyFrom(rollout)
+        check_move(await self._catalog.models(), consistent(model))
 
     async def _write(self, name: str, rollout: Rollout) -> Rollout:
         """Raises Conflict where the revision exists."""

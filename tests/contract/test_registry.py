@@ -14,8 +14,10 @@ import pytest
 from grpc import aio
 
 from headrace.v1 import registry_pb2 as pb
-from headrace.v1.model_pb2 import BatchingSpec, Model, ModelFile, ModelSpec, TensorSpec
+from headrace.v1.model_pb2 import BatchingSpec, EnsembleSpec, EnsembleStep, Model, ModelFile, ModelSpec, TensorSpec
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
+from headrace.v1.rollout_pb2 import PromoteRequest, RollbackRequest
+from headrace.v1.rollout_pb2_grpc import RolloutServiceStub
 from tests.support.stores import RunningStore
 
 X, Y = TensorSpec(name="x", datatype="FP32", shape=[-1, 4]), TensorSpec(name="y", datatype="FP32", shape=[-1, 4])
@@ -57,6 +59,7 @@ class Registry:
 
     def __init__(self, channel: aio.Channel) -> None:
         self.stub = RegistryServiceStub(channel)
+        self.rollouts = RolloutServiceStub(channel)
 
     async def upload(self, content: bytes, digest: str = "") -> ModelFile:
         """One blob, in pieces."""
@@ -70,9 +73,9 @@ class Registry:
         await self.stub.UploadBlob(parts())
         return ModelFile(path="model.onnx", sha256=digest, size=len(content))
 
-    async def publish(self, name: str, file: ModelFile, version: int = 0) -> int:
+    async def publish(self, name: str, file: ModelFile, version: int = 0, spec: ModelSpec = SPEC) -> int:
         """The version's number."""
-        request = pb.PublishVersionRequest(name=name, spec=SPEC, files=[file], version=version)
+        request = pb.PublishVersionRequest(name=name, spec=spec, files=[file], version=version)
         return (await self.stub.PublishVersion(request)).version.version
 
     async def model(self, name: str) -> Model:
@@ -246,3 +249,54 @@ async def test_whoever_watches_hears_of_what_the_other_wrote(registries: tuple[R
             if event.deleted == "watched":
                 break
     watch.cancel()
+
+
+def following(model: str, version: str) -> ModelSpec:
+    """An ensemble of one step."""
+    steps = EnsembleSpec(steps=[EnsembleStep(model=model, version=version)])
+    return ModelSpec(runtime="ensemble", entry="model.onnx", ensemble=steps)
+
+
+@pytest.mark.parametrize("followed", ["production", "latest"])
+async def test_no_ensemble_gets_a_version_that_does_not_fit_it(
+    registries: tuple[Registry, Registry], followed: str
+) -> None:
+    first, second = registries
+    member, pipeline = f"member-{followed}", f"pipeline-{followed}"
+    file = await first.upload(b"member")
+    await first.publish(member, file)
+    await first.rollouts.Promote(PromoteRequest(name=member, version=1, weight=100, expected_revision=-1))
+    await first.publish(pipeline, file, spec=following(member, followed))
+    other = ModelSpec()
+    other.CopyFrom(SPEC)
+    other.outputs[0].datatype = "INT64"
+    refused = f"ensemble '{pipeline}' version 1 follows '{followed}' of '{member}', and version 2 does not fit: .*INT64"
+    if followed == "latest":
+        with pytest.raises(aio.AioRpcError, match=refused):
+            await second.publish(member, file, spec=other)
+        assert await second.publish(member, file) == 2
+        return
+    assert await second.publish(member, file, spec=other) == 2
+    with pytest.raises(aio.AioRpcError, match=refused) as error:
+        await second.rollouts.Promote(PromoteRequest(name=member, version=2, weight=100, expected_revision=-1))
+    assert error.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    # On trial it is nobody's production yet.
+    await second.rollouts.Promote(PromoteRequest(name=member, version=2, weight=10, expected_revision=-1))
+    assert (await first.model(member)).aliases["production"] == 1
+
+
+async def test_a_rollback_goes_through_and_says_which_ensemble_it_leaves_behind(
+    registries: tuple[Registry, Registry],
+) -> None:
+    first, second = registries
+    file = await first.upload(b"returned")
+    other = ModelSpec()
+    other.CopyFrom(SPEC)
+    other.outputs[0].datatype = "INT64"
+    for spec in (SPEC, other):
+        await first.publish("returned", file, spec=spec)
+    await first.rollouts.Promote(PromoteRequest(name="returned", version=2, weight=100, expected_revision=-1))
+    await second.publish("behind", file, spec=following("returned", "production"))
+    back = await second.rollouts.Rollback(RollbackRequest(name="returned", reason="too slow", expected_revision=-1))
+    assert back.rollout.stable == 1
+    assert back.rollout.reason.startswith("too slow; ensemble 'behind' version 1 follows 'production' of 'returned'")

@@ -177,13 +177,22 @@ def test_what_an_ensemble_needs_is_not_deleted() -> None:
         check_members_loaded(models, "pipeline")
 
 
+def pointing(known: Model, **aliases: int) -> Model:
+    """The model with further aliases."""
+    moved = Model()
+    moved.CopyFrom(known)
+    moved.aliases.update(aliases)
+    return moved
+
+
 def test_an_alias_that_is_followed_moves_only_where_it_fits() -> None:
     models = published(step("tokenise"), step("embed", "good"), step("classify", inputs={"x": "vector"}))
-    check_move(models, "embed", "good", 2)
+    check_move(models, pointing(models["embed"], good=2))
     models["embed"].versions[1].spec.outputs[0].shape[1] = 48
-    with pytest.raises(FailedPrecondition, match=r"follows this alias, and version 2 does not fit: .*'vector'"):
-        check_move(models, "embed", "good", 2)
-    check_move(models, "embed", "another", 2)
+    refused = r"'pipeline' version 1 follows 'good' of 'embed', and version 2 does not fit: .*'vector'"
+    with pytest.raises(FailedPrecondition, match=refused):
+        check_move(models, pointing(models["embed"], good=2))
+    check_move(models, pointing(models["embed"], another=2))
     models["embed"].aliases["good"] = 2
     with pytest.raises(InvalidArgument, match="'vector'"):
         check_fit(models["pipeline"].versions[0].spec, lambda item: found_in(models, item))
