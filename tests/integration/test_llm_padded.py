@@ -1,7 +1,10 @@
 """Decode steps of fixed sizes bring what the plain path brings; only the recording as CUDA graphs is left to a GPU."""
 
+import importlib.util
+import os
 import random
 from collections.abc import Sequence as Run
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor
 
 from services.common.errors import FailedPrecondition, InvalidArgument
-from services.worker.llm import graphs, loading, padded
+from services.worker.llm import forward, graphs, loading, padded
 from services.worker.llm.attention import hook
 from services.worker.llm.options import EngineOptions
 from services.worker.llm.request import GenerationRequest, SamplingParams
@@ -20,6 +23,8 @@ from services.worker.llm.structured import Grammars
 from tests.support.llm_models import VOCABULARY, check_greedy, oracle, save_model, tokenizer, until_end
 from tests.support.waits import Waits
 
+# Triton's kernel runs on a CPU in Triton's own interpreter, where that is installed: TRITON_INTERPRET=1.
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1" and importlib.util.find_spec("triton") is not None
 BLOCKS = 18
 
 
@@ -94,6 +99,16 @@ def test_tokens_are_those_of_the_plain_path(tmp_path: Path, family: str, attenti
         blocks = mine.reshape(mine.shape[0], BLOCKS + 1, -1)
         assert torch.allclose(blocks[:, :BLOCKS], theirs.reshape(theirs.shape[0], BLOCKS, -1), atol=1e-4)
         assert blocks[:, BLOCKS].any(), "there was padding"
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="needs triton and TRITON_INTERPRET=1")
+def test_tokens_are_the_same_with_tritons_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from services.worker.llm.attention.triton import TritonAttention
+
+    monkeypatch.setattr(forward, "make_attention", lambda _, *arguments: TritonAttention(*arguments))
+    few = [replace(each, params=replace(each.params, max_tokens=5)) for each in requests()[:3]]  # it is slow
+    folder = save_model(tmp_path, "gemma2")
+    assert Harness(folder, graphs.eager).all(few) == Harness(folder, None).all(few)
 
 
 def test_what_padding_holds_harms_nobody(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from services.common.errors import FailedPrecondition
 from services.worker.llm.attention import library
 from services.worker.llm.attention import make_attention as make_for_device
 from services.worker.llm.attention.port import KVShape, PagedAttention, Rule
+from services.worker.llm.attention.splitting import parts
 from services.worker.llm.inputs import Inputs
 from services.worker.llm.options import AttentionName
 from services.worker.llm.plan import Plan
@@ -142,6 +143,28 @@ def test_bfloat16(kernel: AttentionName) -> None:
 def test_large_scores_stay_finite() -> None:
     for kernel in KERNELS:
         check(kernel, shape(), Rule(40.0), tolerance=5e-3)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("heads", "rule"), [(6, Rule(0.2)), (4, Rule(0.5, 600, 3.0))])
+def test_one_long_context_beside_a_short_one(kernel: AttentionName, heads: int, rule: Rule) -> None:
+    """Long enough for Triton's kernel to split it, and the short one to have parts without a key."""
+    sequences = Sequences(shape(heads, 2), [860, 20])
+    made = make_attention(kernel, sequences.shape, BLOCKS)
+    sequences.step(made, {0: 857, 1: 1}, rule)
+    for _ in range(3):
+        for i, start, output in sequences.step(made, {0: 1, 1: 1}, rule):
+            wanted = sequences.expected(i, rule)[start : start + 1]
+            assert (output.double() - wanted).abs().max() < 5e-6
+
+
+@pytest.mark.parametrize(
+    ("programs", "longest", "wanted"), [(8, 8192, 32), (8, 100, 1), (8, 1024, 4), (64, 8192, 4), (300, 8192, 1)]
+)
+def test_few_programs_are_split_until_they_fill_a_gpu_but_never_into_crumbs(
+    programs: int, longest: int, wanted: int
+) -> None:
+    assert parts(programs, longest, wanted=264) == wanted
 
 
 @pytest.mark.parametrize("kernel_name", KERNELS)
