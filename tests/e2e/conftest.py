@@ -9,7 +9,7 @@ import pytest
 from headrace import Client
 from headrace.client.registry import RegistryClient
 from tests.support import models
-from tests.support.brokers import rabbitmq_server
+from tests.support.brokers import BrokerProcess, rabbitmq_server
 from tests.support.stack import RunningStack, running_stack, wait_until
 from tests.support.stores import rclone_s3
 
@@ -24,6 +24,13 @@ MODELS = {
 }
 
 
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """One server for all who do it no harm; it takes seconds to start."""
+    with rabbitmq_server(tmp_path_factory.mktemp("rabbitmq")) as broker:
+        yield broker
+
+
 @pytest.fixture(scope="session", params=[pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in STACKS])
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A stack with one worker, of each kind, with all test models pushed and loaded."""
@@ -31,7 +38,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     with ExitStack() as parts:
         if real_parts:
-            broker = parts.enter_context(rabbitmq_server(tmp_path_factory.mktemp("rabbitmq")))
+            broker = request.getfixturevalue("rabbitmq")
             store = parts.enter_context(rclone_s3(folder / "s3"))
             running = running_stack(
                 folder / "data", front=front, broker=broker.url, store=store.url, environment=store.environment

@@ -19,16 +19,20 @@ FLOOD = 300
 Shared = tuple[RunningStack, TenantsFile]
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
-    """Two gateways, one worker, and a model that takes 5 ms for each request, one at a time."""
+@pytest.fixture(
+    scope="module", params=["embedded", pytest.param("rabbitmq", marks=pytest.mark.xdist_group("envoy-rabbitmq-s3"))]
+)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """Two gateways, one worker, and a model that takes 5 ms for each request, one at a time; on each broker."""
     folder = tmp_path_factory.mktemp("shares")
+    broker = "" if request.param == "embedded" else request.getfixturevalue("rabbitmq").url
     file = TenantsFile(folder / "tenants.yaml")
     for name in ("flood", "quiet", "even"):
         file.add(name)
     file.add("high", priority=1, write=True)
+    file.add("narrow", max_concurrent=3)
     environment = {"HEADRACE_TENANTS": str(file.path)}
-    with running_stack(folder / "data", gateways=2, front=FRONTS[1], environment=environment) as running:
+    with running_stack(folder / "data", gateways=2, front=FRONTS[1], broker=broker, environment=environment) as running:
         key = file.keys["high"]
         with (
             RegistryClient(running.address("registry"), api_key=key) as registry,
@@ -112,3 +116,25 @@ async def test_a_tenants_limit_of_a_model_is_his_own(shared: Shared, tmp_path: P
             await asyncio.wait_for(full.wait(), 30)
             await quiet.infer("small", ROW, timeout=100)
     assert refused >= 20
+
+
+async def test_a_tenant_has_no_more_under_way_than_he_may(shared: Shared) -> None:
+    """Beside a flood, in which his few wait for their turns."""
+    refused = 0
+    answered: list[str] = []
+    async with client_of(shared, "flood") as flood, client_of(shared, "narrow") as narrow:
+        flooding = asyncio.create_task(answer_all(flood, "flood", FLOOD, answered))
+        await narrow.infer("turns", ROW, timeout=100)
+
+        async def one() -> None:
+            nonlocal refused
+            try:
+                await narrow.infer("turns", ROW, timeout=100)
+            except QueueFullError as error:
+                assert "max_concurrent" in str(error)
+                refused += 1
+
+        await asyncio.gather(*(one() for _ in range(30)))
+        assert 1 <= refused <= 27, "three at a time are let in, and answered"
+        assert len(answered) < FLOOD, "the flood was still there"
+        await flooding
