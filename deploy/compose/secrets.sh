@@ -11,6 +11,8 @@ random() { od -An -N18 -tx1 /dev/urandom | tr -d ' \n'; }
   printf 'default_user = headrace\ndefault_pass = %s\n' "$password" >secrets/rabbitmq.conf
   printf 'amqp://headrace:%s@rabbitmq:5672/' "$password" >secrets/headrace_broker
 }
+# The same with TLS: tls.yaml.
+[ -e secrets/headrace_broker_tls ] || sed 's,^amqp:,amqps:,; s,:5672/$,:5671/,' secrets/headrace_broker >secrets/headrace_broker_tls
 [ -e secrets/s3_credentials ] || {
   printf 'headrace-registry' >secrets/s3_user
   random >secrets/s3_password
@@ -18,4 +20,4 @@ random() { od -An -N18 -tx1 /dev/urandom | tr -d ' \n'; }
     >secrets/s3_credentials
 }
 [ -e secrets/grafana_password ] || random >secrets/grafana_password
-chmod 444 secrets/*
+find secrets -maxdepth 1 -type f -exec chmod 444 {} +

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings each system up from nothing on a real Docker engine, uses it, breaks it, and takes it down again.
-#     deploy/compose/test.sh [SYSTEM …]       (cluster, autoscale, multi-model, llm, single, jobs, observability; all if none)
+#     deploy/compose/test.sh [SYSTEM …]       (cluster, autoscale, multi-model, llm, single, jobs, tls, observability; all if none)
 # Needs Docker with compose, and this checkout's .venv (`make test` or `make demo` makes it).
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -161,7 +161,40 @@ single() {
   docker compose logs --tail 3 single | grep 'outcome=ok'
 }
 
-[ $# -gt 0 ] || set -- cluster autoscale multi-model llm single jobs observability
+refused() { # COMMAND…: by the handshake, so that nobody is there for the caller
+  local status=0
+  "$@" >/dev/null 2>&1 || status=$?
+  [ "$status" = 3 ] || { echo "expected to be refused (3): $* ended with $status" >&2; return 1; }
+}
+infer() { headrace infer digits --random --timeout 10 --address "$address"; }
+
+tls() ( # what it sets ends with it
+  export COMPOSE_FILE=$COMPOSE_FILE:$root/deploy/compose/tls.yaml JOBS_PORT=${JOBS_PORT:-18006}
+  folder=$root/deploy/compose/secrets/tls
+  export HEADRACE_TLS_CA=$folder/ca.pem HEADRACE_TLS_CERT=$folder/client/own.pem HEADRACE_TLS_KEY=$folder/client/own.key
+  sh deploy/compose/certificates.sh
+  say "tls: a cluster with jobs, from nothing, healthy by mutual TLS"; up cluster --profile jobs
+  check push; check load --seconds 5; infer >/dev/null
+  say "over HTTP, and a job"
+  curl --silent --fail --cacert "$HEADRACE_TLS_CA" --cert "$HEADRACE_TLS_CERT" --key "$HEADRACE_TLS_KEY" "https://$address/v2/health/ready"
+  printf '{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 64], "data": [%s0]}]}\n' "$(printf '0,%.0s' $(seq 63))" >"$folder/job.jsonl"
+  headrace job submit "$folder/job.jsonl" --model digits --jobs "127.0.0.1:$JOBS_PORT" --watch
+  say "refused: no certificate, plain text, a certificate of somebody else"
+  HEADRACE_TLS_CERT='' HEADRACE_TLS_KEY='' refused infer
+  HEADRACE_TLS_CA='' HEADRACE_TLS_CERT='' HEADRACE_TLS_KEY='' refused infer
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=stranger -keyout "$folder/x.key" -out "$folder/x.pem" 2>/dev/null
+  HEADRACE_TLS_CERT=$folder/x.pem HEADRACE_TLS_KEY=$folder/x.key refused infer
+  rm "$folder"/x.* "$folder/job.jsonl"
+  say "new certificates for all of them, under load"; under_load 12 sh deploy/compose/certificates.sh
+  say "kill -9 of a gateway under load"; under_load 12 kill_and_restart gateway-1
+  down
+  say "tls: a single replica, which speaks TLS itself"
+  docker compose --progress quiet --profile single up --detach --build --wait registry >/dev/null
+  check push; up single; check load --seconds 5 --callers 4
+  HEADRACE_TLS_CERT='' HEADRACE_TLS_KEY='' refused infer
+)
+
+[ $# -gt 0 ] || set -- cluster autoscale multi-model llm single jobs tls observability
 for system in "$@"; do
   down
   "$system"

@@ -4,6 +4,7 @@ from typing import Any
 
 import kubernetes_validate
 import pytest
+from cloudcoil.models.cert_manager.v1 import Certificate, Issuer
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
 from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule, ServiceMonitor
 
@@ -21,11 +22,13 @@ from tests.support.deployment import (
 from tests.support.kubernetes import kubernetes_api
 
 # Together they hold everything that deploy/kubernetes has.
-OVERLAYS = ("overlays/example", "overlays/keda")
+OVERLAYS = ("overlays/tls", "overlays/keda")
 # The oldest Kubernetes that the docs name, and the newest that the schemas know.
 VERSIONS = ("1.29", "1.37")
 # Models made of the custom resources' own definitions. RabbitmqCluster has none in a package; see docs/kubernetes.md.
-CUSTOM = {each.__name__: each for each in (ScaledObject, ServiceMonitor, PodMonitor, PrometheusRule)}
+CUSTOM = {
+    each.__name__: each for each in (ScaledObject, ServiceMonitor, PodMonitor, PrometheusRule, Certificate, Issuer)
+}
 UNCHECKED = {"RabbitmqCluster"}
 Objects = list[dict[str, Any]]
 
@@ -87,10 +90,32 @@ def test_secrets_are_files_of_settings(objects: Objects) -> None:
         volumes = {volume["name"]: volume for volume in pod.get("volumes", ())}
         for mount in container["volumeMounts"]:
             secret = volumes.get(mount["name"], {}).get("secret", {})
+            if mount["name"] == "tls":
+                continue
             for item in secret.get("items", ()):
                 assert mount["mountPath"] == environment(container, objects)["HEADRACE_SECRETS"]
                 service = stages()[target(container["image"])].service
                 assert wrong_settings(service, {item["path"].upper(): "embedded://x"}) == []
+
+
+def test_with_tls_every_process_has_the_files_that_its_settings_name_from_a_certificate_of_its_own() -> None:
+    objects = rendered("overlays/tls")
+    made = {each["spec"]["secretName"]: each["spec"] for each in of_kind(objects, "Certificate")}
+    for each in of_kind(objects, "Deployment", "StatefulSet"):
+        pod = each["spec"]["template"]
+        component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
+        (container,) = pod["spec"]["containers"]
+        (volume,) = [volume["secret"] for volume in pod["spec"]["volumes"] if volume["name"] == "tls"]
+        (folder,) = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "tls"]
+        assert volume["secretName"] == f"headrace-{component}-tls"
+        there = {f"{folder}/{item['path']}" for item in volume["items"]}
+        said = environment(container, objects)
+        named = {said[name] for name in said if name.startswith("HEADRACE_TLS_") and name != "HEADRACE_TLS_NAME"}
+        assert named == (there if component != "balancer" else set())
+        if component != "balancer":
+            assert said["HEADRACE_TLS_NAME"] in made[volume["secretName"]]["dnsNames"]
+        # Kubernetes' own gRPC probes speak no TLS.
+        assert [how for how in container.values() if isinstance(how, dict) and "grpc" in how] == []
 
 
 def test_volumes_that_are_mounted_are_there(objects: Objects) -> None:
@@ -177,6 +202,7 @@ CALLS = [
     ("gateway", "registry", 8003),
     ("worker", "registry", 8003),
     ("autoscaler", "registry", 8003),
+    ("jobs", "registry", 8003),
     ("gateway", "autoscaler", 8005),
     ("gateway", "jobs", 8006),
 ]

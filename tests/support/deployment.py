@@ -73,14 +73,33 @@ def wrong_settings(service: str, environment: Mapping[str, str]) -> list[str]:
     return [name for name in unknown if name not in BESIDE_SETTINGS]
 
 
+class Override(list[Any]):
+    """A list that takes the other's place: Compose's `!override`."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Compose has it."""
+
+
+_Loader.add_constructor("!override", lambda loader, node: Override(loader.construct_sequence(node)))  # type: ignore[arg-type]  # types-PyYAML knows no other nodes
+
+
 def composed(*names: str) -> dict[str, Any]:
-    """Compose's file with its defaults put in, as nobody has set anything; further files are laid over its services."""
-    files = [yaml.safe_load(_DEFAULT.sub(r"\1", (DEPLOY / "compose" / name).read_text())) for name in names]
-    for later in files[1:]:
-        for service, said in later["services"].items():
-            files[0]["services"][service] |= said
-    merged: dict[str, Any] = files[0]
+    """Compose's file with its defaults put in, as nobody has set anything; further files are laid over it."""
+    texts = [_DEFAULT.sub(r"\1", (DEPLOY / "compose" / name).read_text()) for name in names]
+    merged: dict[str, Any] = {}
+    for text in texts:
+        merged = _laid_over(merged, yaml.load(text, _Loader))  # a SafeLoader
     return merged
+
+
+def _laid_over(below: Any, above: Any) -> Any:
+    """Compose merges mappings, and adds lists to lists."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        return below | {key: _laid_over(below.get(key), value) for key, value in above.items()}
+    if isinstance(below, list) and isinstance(above, list) and not isinstance(above, Override):
+        return below + above
+    return above
 
 
 def rendered(folder: str) -> list[dict[str, Any]]:

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.support.deployment import DEPLOY, SETTINGS, composed, stages, wrong_settings
 
 COMPOSE = composed("compose.yaml")
 GPU = composed("compose.yaml", "gpu.yaml")
+TLS = composed("compose.yaml", "tls.yaml")
 OURS = [name for name, service in COMPOSE["services"].items() if "build" in service]
 # Of the SDKs in our images.
 OTHERS = {"AWS_SHARED_CREDENTIALS_FILE", "DOCKER_HOST"}
@@ -94,9 +96,43 @@ def test_the_gpu_file_turns_every_pool_of_workers_to_gpus() -> None:
     assert stages()["worker-cuda"].service == "worker"
 
 
-def test_prometheus_asks_every_service_of_compose() -> None:
-    import yaml
+@pytest.mark.parametrize("name", OURS)
+def test_with_tls_every_service_has_a_certificate_of_its_own_and_goes_by_it(name: str) -> None:
+    said = TLS["services"][name]
+    stage = stages()[said["build"]["target"]]
+    given = {key: value for key, value in said.get("environment", {}).items() if key.startswith("HEADRACE_TLS_")}
+    folders = [volume.split(":")[0] for volume in said.get("volumes", ()) if ":/run/tls:" in volume]
+    if not stage.service:
+        assert given == {}
+        return
+    assert set(given) == {f"HEADRACE_TLS_{which}" for which in ("CA", "CERT", "KEY", "CLIENT_CA", "NAME")}
+    assert wrong_settings(stage.service, given) == []
+    assert folders == [f"./secrets/tls/{stage.service}"]
+    assert stage.service in (DEPLOY / "compose" / "certificates.sh").read_text()
 
+
+def test_with_tls_nothing_listens_in_plain_text() -> None:
+    assert TLS["services"]["nginx"]["profiles"] == ["plain"]
+    assert TLS["services"]["single"]["ports"] == ["127.0.0.1:8001:8001"]
+    assert TLS["secrets"]["headrace_broker"]["file"] in (DEPLOY / "compose" / "secrets.sh").read_text()
+    assert "listeners.tcp = none" in (DEPLOY / "compose" / "rabbitmq-tls.conf").read_text()
+
+
+def test_the_balancer_with_tls_is_the_balancer_and_tls() -> None:
+    plain, secured = (
+        yaml.safe_load((DEPLOY / "envoy" / name).read_text()) for name in ("balancer.yaml", "tls/balancer.yaml")
+    )
+    del secured["node"]
+    (chain,) = secured["static_resources"]["listeners"][0]["filter_chains"]
+    (cluster,) = secured["static_resources"]["clusters"]
+    assert chain.pop("transport_socket")["typed_config"]["require_client_certificate"] is True
+    upstream = cluster.pop("transport_socket")["typed_config"]["common_tls_context"]["combined_validation_context"]
+    assert upstream["default_validation_context"]["match_typed_subject_alt_names"]
+    del cluster["health_checks"][0]["tls_options"]
+    assert secured == plain
+
+
+def test_prometheus_asks_every_service_of_compose() -> None:
     scrapes = yaml.safe_load((DEPLOY / "observability" / "prometheus.yml").read_text())["scrape_configs"]
     asked = {name for scrape in scrapes for source in scrape["dns_sd_configs"] for name in source["names"]}
     serving = {name for name in OURS if stages()[COMPOSE["services"][name]["build"]["target"]].service}
