@@ -45,7 +45,11 @@ def test_a_pushed_repository_answers_triton_clients_as_before(stack: RunningStac
         else:
             file = repository / model / version / "model.onnx"
             (expected,) = ort.InferenceSession(file).run(None, {"x": values})
-        assert answer == {"y": expected.tolist(), "max_batch_size": largest}
+        assert answer == {
+            "y": expected.tolist(),
+            "max_batch_size": largest,
+            "priority_levels": 3 if model == "t_add" else 0,
+        }
 
 
 def ask(stack: RunningStack, model: str, version: str) -> dict[str, Any]:

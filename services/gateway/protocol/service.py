@@ -20,7 +20,7 @@ from services.gateway.text.service import TextGeneration
 from services.gateway.text.triton import TritonText
 
 SERVICE = "inference.GRPCInferenceService"
-EXTENSIONS = ["model_repository", "model_configuration", "statistics", "parameters"]
+EXTENSIONS = ["model_repository", "model_configuration", "statistics", "parameters", "schedule_policy"]
 
 Request = TypeVar("Request", bound=Message)
 
