@@ -1,8 +1,9 @@
 """The stacks that the tests of a session share: each front on the embedded parts, and one on RabbitMQ and S3."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.support.stores import rclone_s3
 
 FRONTS = ("envoy", "grpc")
 STACKS = (*FRONTS, "envoy-rabbitmq-s3")
+# Who uses the same kind, and so the same RabbitMQ, runs in the same process.
+MARKED_STACKS = [pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in STACKS]
 MODELS = {
     "add_one": models.add_one,
     "double": models.double,
@@ -31,23 +34,31 @@ def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess
         yield broker
 
 
-@pytest.fixture(scope="session", params=[pytest.param(kind, marks=pytest.mark.xdist_group(kind)) for kind in STACKS])
+@pytest.fixture(scope="session", params=MARKED_STACKS)
 def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
     """A stack with one worker, of each kind, with all test models pushed and loaded."""
-    front, *real_parts = request.param.split("-")
     folder = tmp_path_factory.mktemp(request.param)
+    with stack_of(request, folder) as running:
+        push_all(running, folder)
+        yield running
+
+
+@contextmanager
+def stack_of(
+    request: pytest.FixtureRequest, folder: Path, *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[RunningStack]:
+    """A stack of the kind that a fixture's parameter names: a front on the embedded parts, or on RabbitMQ and S3."""
+    front, *real_parts = request.param.split("-")
+    more: dict[str, Any] = {}
     with ExitStack() as parts:
         if real_parts:
             broker = request.getfixturevalue("rabbitmq")
             store = parts.enter_context(rclone_s3(folder / "s3"))
-            running = running_stack(
-                folder / "data", front=front, broker=broker.url, store=store.url, environment=store.environment
-            )
-        else:
-            running = running_stack(folder / "data", front=front)
-        up = parts.enter_context(running)
-        push_all(up, folder)
-        yield up
+            more = {"broker": broker.url, "store": store.url}
+            environment = {**store.environment, **(environment or {})}
+        yield parts.enter_context(
+            running_stack(folder / "data", workers=workers, front=front, environment=environment, **more)
+        )
 
 
 @pytest.fixture
