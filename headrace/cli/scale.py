@@ -96,12 +96,13 @@ def _watch(stub: AutoscalerServiceStub, as_json: bool) -> None:
 
 def _queues(state: pb.GetScalingResponse) -> Table:
     table = Table("model", title="queues", title_justify="left")
-    for heading in ("backlog", "ready", "unacknowledged", "in/s", "out/s", "ms each", "oldest s"):
+    for heading in ("backlog", "jobs", "ready", "unacknowledged", "in/s", "out/s", "ms each", "oldest s"):
         table.add_column(heading, justify="right")
     for queue in state.queues:
         table.add_row(
             f"{queue.name}:{queue.version}",
             str(queue.backlog),
+            str(queue.jobs),
             str(queue.ready),
             str(queue.unacknowledged),
             f"{queue.arrival_rate:,.1f}",

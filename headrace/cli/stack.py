@@ -122,7 +122,7 @@ class Stack:
 
     async def _begin_jobs(self, store: str) -> None:
         gateways = ",".join(child.http for child in self._fixed if child.module == "services.gateway")
-        settings = {"STORE": store, "GATEWAYS": gateways, "LISTEN": self._jobs}
+        settings = {"STORE": store, "GATEWAYS": gateways, "LISTEN": self._jobs, "REGISTRY": self._shared["REGISTRY"]}
         await self._begin("jobs", "services.jobs", settings, f"{self._options.host}:0")
 
     async def _begin_autoscaler(self, supervisor: str, store: str) -> None:

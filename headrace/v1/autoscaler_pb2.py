@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/autoscaler.proto\x12\x0bheadrace.v1\"s\n\x0fScalingDecision\x12\x0f\n\x07unix_ms\x18\x01 \x01(\x03\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\x10\n\x08previous\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06needed\x18\x05 \x01(\x01\x12\r\n\x05panic\x18\x06 \x01(\x08\"\xc0\x01\n\nQueueState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07\x62\x61\x63klog\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x04\x12\x16\n\x0eunacknowledged\x18\x05 \x01(\x04\x12\x14\n\x0c\x61rrival_rate\x18\x06 \x01(\x01\x12\x14\n\x0cservice_rate\x18\x07 \x01(\x01\x12\x17\n\x0fservice_seconds\x18\x08 \x01(\x01\x12\x16\n\x0eoldest_seconds\x18\t \x01(\x01\"\x90\x01\n\x0bWorkerState\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x05phase\x18\x02 \x01(\x0e\x32\x18.headrace.v1.WorkerPhase\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x16\n\x0eresident_bytes\x18\x05 \x01(\x04\x12\x13\n\x0b\x61ge_seconds\x18\x06 \x01(\x01\"\x13\n\x11GetScalingRequest\"\xe4\x02\n\x12GetScalingResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x16\n\x0e\x61\x63tive_address\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12\x13\n\x0bmin_workers\x18\x04 \x01(\r\x12\x13\n\x0bmax_workers\x18\x05 \x01(\r\x12\x14\n\x0corchestrator\x18\x06 \x01(\t\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12.\n\x08\x64\x65\x63ision\x18\x08 \x01(\x0b\x32\x1c.headrace.v1.ScalingDecision\x12\'\n\x06queues\x18\t \x03(\x0b\x32\x17.headrace.v1.QueueState\x12)\n\x07workers\x18\n \x03(\x0b\x32\x18.headrace.v1.WorkerState\x12\x15\n\rstart_seconds\x18\x0b \x01(\x01\x12-\n\x07\x63hanges\x18\x0c \x03(\x0b\x32\x1c.headrace.v1.ScalingDecision\"$\n\x15WatchDecisionsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"H\n\x16WatchDecisionsResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1c.headrace.v1.ScalingDecision\"<\n\x10SetLimitsRequest\x12\x13\n\x0bmin_workers\x18\x01 \x01(\r\x12\x13\n\x0bmax_workers\x18\x02 \x01(\r\"\x13\n\x11SetLimitsResponse\"\x1e\n\x0cPauseRequest\x12\x0e\n\x06paused\x18\x01 \x01(\x08\"\x0f\n\rPauseResponse*\x90\x01\n\x0bWorkerPhase\x12\x1c\n\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_PHASE_STARTING\x10\x01\x12\x16\n\x12WORKER_PHASE_READY\x10\x02\x12\x16\n\x12WORKER_PHASE_STUCK\x10\x03\x12\x18\n\x14WORKER_PHASE_LEAVING\x10\x04\x32\xd3\x02\n\x11\x41utoscalerService\x12O\n\nGetScaling\x12\x1e.headrace.v1.GetScalingRequest\x1a\x1f.headrace.v1.GetScalingResponse\"\x00\x12]\n\x0eWatchDecisions\x12\".headrace.v1.WatchDecisionsRequest\x1a#.headrace.v1.WatchDecisionsResponse\"\x00\x30\x01\x12L\n\tSetLimits\x12\x1d.headrace.v1.SetLimitsRequest\x1a\x1e.headrace.v1.SetLimitsResponse\"\x00\x12@\n\x05Pause\x12\x19.headrace.v1.PauseRequest\x1a\x1a.headrace.v1.PauseResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cheadrace/v1/autoscaler.proto\x12\x0bheadrace.v1\"s\n\x0fScalingDecision\x12\x0f\n\x07unix_ms\x18\x01 \x01(\x03\x12\x0e\n\x06target\x18\x02 \x01(\r\x12\x10\n\x08previous\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0e\n\x06needed\x18\x05 \x01(\x01\x12\r\n\x05panic\x18\x06 \x01(\x08\"\xce\x01\n\nQueueState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07\x62\x61\x63klog\x18\x03 \x01(\r\x12\r\n\x05ready\x18\x04 \x01(\x04\x12\x16\n\x0eunacknowledged\x18\x05 \x01(\x04\x12\x14\n\x0c\x61rrival_rate\x18\x06 \x01(\x01\x12\x14\n\x0cservice_rate\x18\x07 \x01(\x01\x12\x17\n\x0fservice_seconds\x18\x08 \x01(\x01\x12\x16\n\x0eoldest_seconds\x18\t \x01(\x01\x12\x0c\n\x04jobs\x18\n \x01(\x04\"\x90\x01\n\x0bWorkerState\x12\n\n\x02id\x18\x01 \x01(\t\x12\'\n\x05phase\x18\x02 \x01(\x0e\x32\x18.headrace.v1.WorkerPhase\x12\x0f\n\x07running\x18\x03 \x01(\r\x12\x0e\n\x06models\x18\x04 \x03(\t\x12\x16\n\x0eresident_bytes\x18\x05 \x01(\x04\x12\x13\n\x0b\x61ge_seconds\x18\x06 \x01(\x01\"\x13\n\x11GetScalingRequest\"\xe4\x02\n\x12GetScalingResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x16\n\x0e\x61\x63tive_address\x18\x02 \x01(\t\x12\x0e\n\x06paused\x18\x03 \x01(\x08\x12\x13\n\x0bmin_workers\x18\x04 \x01(\r\x12\x13\n\x0bmax_workers\x18\x05 \x01(\r\x12\x14\n\x0corchestrator\x18\x06 \x01(\t\x12\x0c\n\x04mode\x18\x07 \x01(\t\x12.\n\x08\x64\x65\x63ision\x18\x08 \x01(\x0b\x32\x1c.headrace.v1.ScalingDecision\x12\'\n\x06queues\x18\t \x03(\x0b\x32\x17.headrace.v1.QueueState\x12)\n\x07workers\x18\n \x03(\x0b\x32\x18.headrace.v1.WorkerState\x12\x15\n\rstart_seconds\x18\x0b \x01(\x01\x12-\n\x07\x63hanges\x18\x0c \x03(\x0b\x32\x1c.headrace.v1.ScalingDecision\"$\n\x15WatchDecisionsRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"H\n\x16WatchDecisionsResponse\x12.\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1c.headrace.v1.ScalingDecision\"<\n\x10SetLimitsRequest\x12\x13\n\x0bmin_workers\x18\x01 \x01(\r\x12\x13\n\x0bmax_workers\x18\x02 \x01(\r\"\x13\n\x11SetLimitsResponse\"\x1e\n\x0cPauseRequest\x12\x0e\n\x06paused\x18\x01 \x01(\x08\"\x0f\n\rPauseResponse*\x90\x01\n\x0bWorkerPhase\x12\x1c\n\x18WORKER_PHASE_UNSPECIFIED\x10\x00\x12\x19\n\x15WORKER_PHASE_STARTING\x10\x01\x12\x16\n\x12WORKER_PHASE_READY\x10\x02\x12\x16\n\x12WORKER_PHASE_STUCK\x10\x03\x12\x18\n\x14WORKER_PHASE_LEAVING\x10\x04\x32\xd3\x02\n\x11\x41utoscalerService\x12O\n\nGetScaling\x12\x1e.headrace.v1.GetScalingRequest\x1a\x1f.headrace.v1.GetScalingResponse\"\x00\x12]\n\x0eWatchDecisions\x12\".headrace.v1.WatchDecisionsRequest\x1a#.headrace.v1.WatchDecisionsResponse\"\x00\x30\x01\x12L\n\tSetLimits\x12\x1d.headrace.v1.SetLimitsRequest\x1a\x1e.headrace.v1.SetLimitsResponse\"\x00\x12@\n\x05Pause\x12\x19.headrace.v1.PauseRequest\x1a\x1a.headrace.v1.PauseResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.autoscaler_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_WORKERPHASE']._serialized_start=1129
-  _globals['_WORKERPHASE']._serialized_end=1273
+  _globals['_WORKERPHASE']._serialized_start=1143
+  _globals['_WORKERPHASE']._serialized_end=1287
   _globals['_SCALINGDECISION']._serialized_start=45
   _globals['_SCALINGDECISION']._serialized_end=160
   _globals['_QUEUESTATE']._serialized_start=163
-  _globals['_QUEUESTATE']._serialized_end=355
-  _globals['_WORKERSTATE']._serialized_start=358
-  _globals['_WORKERSTATE']._serialized_end=502
-  _globals['_GETSCALINGREQUEST']._serialized_start=504
-  _globals['_GETSCALINGREQUEST']._serialized_end=523
-  _globals['_GETSCALINGRESPONSE']._serialized_start=526
-  _globals['_GETSCALINGRESPONSE']._serialized_end=882
-  _globals['_WATCHDECISIONSREQUEST']._serialized_start=884
-  _globals['_WATCHDECISIONSREQUEST']._serialized_end=920
-  _globals['_WATCHDECISIONSRESPONSE']._serialized_start=922
-  _globals['_WATCHDECISIONSRESPONSE']._serialized_end=994
-  _globals['_SETLIMITSREQUEST']._serialized_start=996
-  _globals['_SETLIMITSREQUEST']._serialized_end=1056
-  _globals['_SETLIMITSRESPONSE']._serialized_start=1058
-  _globals['_SETLIMITSRESPONSE']._serialized_end=1077
-  _globals['_PAUSEREQUEST']._serialized_start=1079
-  _globals['_PAUSEREQUEST']._serialized_end=1109
-  _globals['_PAUSERESPONSE']._serialized_start=1111
-  _globals['_PAUSERESPONSE']._serialized_end=1126
-  _globals['_AUTOSCALERSERVICE']._serialized_start=1276
-  _globals['_AUTOSCALERSERVICE']._serialized_end=1615
+  _globals['_QUEUESTATE']._serialized_end=369
+  _globals['_WORKERSTATE']._serialized_start=372
+  _globals['_WORKERSTATE']._serialized_end=516
+  _globals['_GETSCALINGREQUEST']._serialized_start=518
+  _globals['_GETSCALINGREQUEST']._serialized_end=537
+  _globals['_GETSCALINGRESPONSE']._serialized_start=540
+  _globals['_GETSCALINGRESPONSE']._serialized_end=896
+  _globals['_WATCHDECISIONSREQUEST']._serialized_start=898
+  _globals['_WATCHDECISIONSREQUEST']._serialized_end=934
+  _globals['_WATCHDECISIONSRESPONSE']._serialized_start=936
+  _globals['_WATCHDECISIONSRESPONSE']._serialized_end=1008
+  _globals['_SETLIMITSREQUEST']._serialized_start=1010
+  _globals['_SETLIMITSREQUEST']._serialized_end=1070
+  _globals['_SETLIMITSRESPONSE']._serialized_start=1072
+  _globals['_SETLIMITSRESPONSE']._serialized_end=1091
+  _globals['_PAUSEREQUEST']._serialized_start=1093
+  _globals['_PAUSEREQUEST']._serialized_end=1123
+  _globals['_PAUSERESPONSE']._serialized_start=1125
+  _globals['_PAUSERESPONSE']._serialized_end=1140
+  _globals['_AUTOSCALERSERVICE']._serialized_start=1290
+  _globals['_AUTOSCALERSERVICE']._serialized_end=1629
 # @@protoc_insertion_point(module_scope)

@@ -92,6 +92,7 @@ class QueueState(_message.Message):
     SERVICE_RATE_FIELD_NUMBER: _builtins.int
     SERVICE_SECONDS_FIELD_NUMBER: _builtins.int
     OLDEST_SECONDS_FIELD_NUMBER: _builtins.int
+    JOBS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.int
     backlog: _builtins.int
@@ -104,6 +105,8 @@ class QueueState(_message.Message):
     service_seconds: _builtins.float
     """A worker's time for one request of a full batch; 0: not measured yet."""
     oldest_seconds: _builtins.float
+    jobs: _builtins.int
+    """Requests of jobs that are still to be sent."""
     def __init__(
         self,
         *,
@@ -116,10 +119,11 @@ class QueueState(_message.Message):
         service_rate: _builtins.float = ...,
         service_seconds: _builtins.float = ...,
         oldest_seconds: _builtins.float = ...,
+        jobs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "backlog", b"backlog", "name", b"name", "oldest_seconds", b"oldest_seconds", "ready", b"ready", "service_rate", b"service_rate", "service_seconds", b"service_seconds", "unacknowledged", b"unacknowledged", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrival_rate", b"arrival_rate", "backlog", b"backlog", "jobs", b"jobs", "name", b"name", "oldest_seconds", b"oldest_seconds", "ready", b"ready", "service_rate", b"service_rate", "service_seconds", b"service_seconds", "unacknowledged", b"unacknowledged", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,15 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/fleet.proto\x12\x0bheadrace.v1\"\xe6\x01\n\tHeldModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.headrace.v1.LoadState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x0f\n\x07\x62\x61tches\x18\x08 \x01(\x04\x12\x10\n\x08requests\x18\t \x01(\x04\x12\x0f\n\x07\x62usy_us\x18\n \x01(\x04\x12\x16\n\x0emax_batch_size\x18\x0b \x01(\r\"\xbd\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.headrace.v1.HeldModel\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x11\n\tcompleted\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\x12\x17\n\x0fstarted_unix_ms\x18\t \x01(\x03\x12\x1b\n\x13memory_budget_bytes\x18\n \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x0b \x01(\x04\x12\r\n\x05loads\x18\x0c \x01(\x04\x12\x11\n\tevictions\x18\r \x01(\x04\x12\x10\n\x08\x64raining\x18\x0e \x01(\x08\x12\x10\n\x08hostname\x18\x0f \x01(\t\":\n\x13ReportWorkerRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Worker\"\x16\n\x14ReportWorkerResponse\"?\n\x07Gateway\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06queues\x18\x02 \x03(\x0b\x32\x18.headrace.v1.QueueDemand\"d\n\x0bQueueDemand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x04\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12\x11\n\toldest_ms\x18\x05 \x01(\x04\"=\n\x14ReportGatewayRequest\x12%\n\x07gateway\x18\x01 \x01(\x0b\x32\x14.headrace.v1.Gateway\"\x17\n\x15ReportGatewayResponse\"\x13\n\x11WatchFleetRequest\"j\n\x12WatchFleetResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.headrace.v1.SeenWorker\x12*\n\x08gateways\x18\x02 \x03(\x0b\x32\x18.headrace.v1.SeenGateway\"A\n\nSeenWorker\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Worker\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x04\"D\n\x0bSeenGateway\x12%\n\x07gateway\x18\x01 \x01(\x0b\x32\x14.headrace.v1.Gateway\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x04\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Worker*\x85\x01\n\tLoadState\x12\x1a\n\x16LOAD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STATE_LOADING\x10\x01\x12\x14\n\x10LOAD_STATE_READY\x10\x02\x12\x15\n\x11LOAD_STATE_FAILED\x10\x03\x12\x17\n\x13LOAD_STATE_DRAINING\x10\x04\x32\xea\x02\n\x0c\x46leetService\x12W\n\x0cReportWorker\x12 .headrace.v1.ReportWorkerRequest\x1a!.headrace.v1.ReportWorkerResponse\"\x00(\x01\x12R\n\x0bListWorkers\x12\x1f.headrace.v1.ListWorkersRequest\x1a .headrace.v1.ListWorkersResponse\"\x00\x12Z\n\rReportGateway\x12!.headrace.v1.ReportGatewayRequest\x1a\".headrace.v1.ReportGatewayResponse\"\x00(\x01\x12Q\n\nWatchFleet\x12\x1e.headrace.v1.WatchFleetRequest\x1a\x1f.headrace.v1.WatchFleetResponse\"\x00\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/fleet.proto\x12\x0bheadrace.v1\"\xe6\x01\n\tHeldModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12%\n\x05state\x18\x03 \x01(\x0e\x32\x16.headrace.v1.LoadState\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x0f\n\x07\x62\x61tches\x18\x08 \x01(\x04\x12\x10\n\x08requests\x18\t \x01(\x04\x12\x0f\n\x07\x62usy_us\x18\n \x01(\x04\x12\x16\n\x0emax_batch_size\x18\x0b \x01(\r\"\xbd\x02\n\x06Worker\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0b\n\x03pid\x18\x03 \x01(\x03\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12&\n\x06models\x18\x05 \x03(\x0b\x32\x16.headrace.v1.HeldModel\x12\x0f\n\x07running\x18\x06 \x01(\r\x12\x11\n\tcompleted\x18\x07 \x01(\x04\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x04\x12\x17\n\x0fstarted_unix_ms\x18\t \x01(\x03\x12\x1b\n\x13memory_budget_bytes\x18\n \x01(\x04\x12\x19\n\x11memory_used_bytes\x18\x0b \x01(\x04\x12\r\n\x05loads\x18\x0c \x01(\x04\x12\x11\n\tevictions\x18\r \x01(\x04\x12\x10\n\x08\x64raining\x18\x0e \x01(\x08\x12\x10\n\x08hostname\x18\x0f \x01(\t\":\n\x13ReportWorkerRequest\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Worker\"\x16\n\x14ReportWorkerResponse\"?\n\x07Gateway\x12\n\n\x02id\x18\x01 \x01(\t\x12(\n\x06queues\x18\x02 \x03(\x0b\x32\x18.headrace.v1.QueueDemand\"d\n\x0bQueueDemand\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x03 \x01(\x04\x12\x11\n\tin_flight\x18\x04 \x01(\r\x12\x11\n\toldest_ms\x18\x05 \x01(\x04\"=\n\x14ReportGatewayRequest\x12%\n\x07gateway\x18\x01 \x01(\x0b\x32\x14.headrace.v1.Gateway\"\x17\n\x15ReportGatewayResponse\"D\n\x07\x42\x61\x63klog\x12\n\n\x02id\x18\x01 \x01(\t\x12-\n\x07waiting\x18\x02 \x03(\x0b\x32\x1c.headrace.v1.WaitingRequests\"B\n\x0fWaitingRequests\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x10\n\x08requests\x18\x03 \x01(\x04\"=\n\x14ReportBacklogRequest\x12%\n\x07\x62\x61\x63klog\x18\x01 \x01(\x0b\x32\x14.headrace.v1.Backlog\"\x17\n\x15ReportBacklogResponse\"\x13\n\x11WatchFleetRequest\"\x92\x01\n\x12WatchFleetResponse\x12(\n\x07workers\x18\x01 \x03(\x0b\x32\x17.headrace.v1.SeenWorker\x12*\n\x08gateways\x18\x02 \x03(\x0b\x32\x18.headrace.v1.SeenGateway\x12&\n\x08\x62\x61\x63klogs\x18\x03 \x03(\x0b\x32\x14.headrace.v1.Backlog\"A\n\nSeenWorker\x12#\n\x06worker\x18\x01 \x01(\x0b\x32\x13.headrace.v1.Worker\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x04\"D\n\x0bSeenGateway\x12%\n\x07gateway\x18\x01 \x01(\x0b\x32\x14.headrace.v1.Gateway\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x04\"\x14\n\x12ListWorkersRequest\";\n\x13ListWorkersResponse\x12$\n\x07workers\x18\x01 \x03(\x0b\x32\x13.headrace.v1.Worker*\x85\x01\n\tLoadState\x12\x1a\n\x16LOAD_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STATE_LOADING\x10\x01\x12\x14\n\x10LOAD_STATE_READY\x10\x02\x12\x15\n\x11LOAD_STATE_FAILED\x10\x03\x12\x17\n\x13LOAD_STATE_DRAINING\x10\x04\x32\xc6\x03\n\x0c\x46leetService\x12W\n\x0cReportWorker\x12 .headrace.v1.ReportWorkerRequest\x1a!.headrace.v1.ReportWorkerResponse\"\x00(\x01\x12R\n\x0bListWorkers\x12\x1f.headrace.v1.ListWorkersRequest\x1a .headrace.v1.ListWorkersResponse\"\x00\x12Z\n\rReportGateway\x12!.headrace.v1.ReportGatewayRequest\x1a\".headrace.v1.ReportGatewayResponse\"\x00(\x01\x12Z\n\rReportBacklog\x12!.headrace.v1.ReportBacklogRequest\x1a\".headrace.v1.ReportBacklogResponse\"\x00(\x01\x12Q\n\nWatchFleet\x12\x1e.headrace.v1.WatchFleetRequest\x1a\x1f.headrace.v1.WatchFleetResponse\"\x00\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.fleet_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOADSTATE']._serialized_start=1282
-  _globals['_LOADSTATE']._serialized_end=1415
+  _globals['_LOADSTATE']._serialized_start=1549
+  _globals['_LOADSTATE']._serialized_end=1682
   _globals['_HELDMODEL']._serialized_start=41
   _globals['_HELDMODEL']._serialized_end=271
   _globals['_WORKER']._serialized_start=274
@@ -49,18 +49,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTGATEWAYREQUEST']._serialized_end=905
   _globals['_REPORTGATEWAYRESPONSE']._serialized_start=907
   _globals['_REPORTGATEWAYRESPONSE']._serialized_end=930
-  _globals['_WATCHFLEETREQUEST']._serialized_start=932
-  _globals['_WATCHFLEETREQUEST']._serialized_end=951
-  _globals['_WATCHFLEETRESPONSE']._serialized_start=953
-  _globals['_WATCHFLEETRESPONSE']._serialized_end=1059
-  _globals['_SEENWORKER']._serialized_start=1061
-  _globals['_SEENWORKER']._serialized_end=1126
-  _globals['_SEENGATEWAY']._serialized_start=1128
-  _globals['_SEENGATEWAY']._serialized_end=1196
-  _globals['_LISTWORKERSREQUEST']._serialized_start=1198
-  _globals['_LISTWORKERSREQUEST']._serialized_end=1218
-  _globals['_LISTWORKERSRESPONSE']._serialized_start=1220
-  _globals['_LISTWORKERSRESPONSE']._serialized_end=1279
-  _globals['_FLEETSERVICE']._serialized_start=1418
-  _globals['_FLEETSERVICE']._serialized_end=1780
+  _globals['_BACKLOG']._serialized_start=932
+  _globals['_BACKLOG']._serialized_end=1000
+  _globals['_WAITINGREQUESTS']._serialized_start=1002
+  _globals['_WAITINGREQUESTS']._serialized_end=1068
+  _globals['_REPORTBACKLOGREQUEST']._serialized_start=1070
+  _globals['_REPORTBACKLOGREQUEST']._serialized_end=1131
+  _globals['_REPORTBACKLOGRESPONSE']._serialized_start=1133
+  _globals['_REPORTBACKLOGRESPONSE']._serialized_end=1156
+  _globals['_WATCHFLEETREQUEST']._serialized_start=1158
+  _globals['_WATCHFLEETREQUEST']._serialized_end=1177
+  _globals['_WATCHFLEETRESPONSE']._serialized_start=1180
+  _globals['_WATCHFLEETRESPONSE']._serialized_end=1326
+  _globals['_SEENWORKER']._serialized_start=1328
+  _globals['_SEENWORKER']._serialized_end=1393
+  _globals['_SEENGATEWAY']._serialized_start=1395
+  _globals['_SEENGATEWAY']._serialized_end=1463
+  _globals['_LISTWORKERSREQUEST']._serialized_start=1465
+  _globals['_LISTWORKERSREQUEST']._serialized_end=1485
+  _globals['_LISTWORKERSRESPONSE']._serialized_start=1487
+  _globals['_LISTWORKERSRESPONSE']._serialized_end=1546
+  _globals['_FLEETSERVICE']._serialized_start=1685
+  _globals['_FLEETSERVICE']._serialized_end=2139
 # @@protoc_insertion_point(module_scope)

@@ -49,6 +49,11 @@ class FleetServiceStub:
                 request_serializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayRequest.SerializeToString,
                 response_deserializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayResponse.FromString,
                 _registered_method=True)
+        self.ReportBacklog = channel.stream_unary(
+                '/headrace.v1.FleetService/ReportBacklog',
+                request_serializer=headrace_dot_v1_dot_fleet__pb2.ReportBacklogRequest.SerializeToString,
+                response_deserializer=headrace_dot_v1_dot_fleet__pb2.ReportBacklogResponse.FromString,
+                _registered_method=True)
         self.WatchFleet = channel.unary_stream(
                 '/headrace.v1.FleetService/WatchFleet',
                 request_serializer=headrace_dot_v1_dot_fleet__pb2.WatchFleetRequest.SerializeToString,
@@ -79,6 +84,13 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportBacklog(self, request_iterator, context):
+        """A job service tells what of its jobs no gateway has been sent yet, while this stream lives.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchFleet(self, request, context):
         """Everything, now, soon after each change, and at least each second.
         """
@@ -103,6 +115,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ReportGateway,
                     request_deserializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayRequest.FromString,
                     response_serializer=headrace_dot_v1_dot_fleet__pb2.ReportGatewayResponse.SerializeToString,
+            ),
+            'ReportBacklog': grpc.stream_unary_rpc_method_handler(
+                    servicer.ReportBacklog,
+                    request_deserializer=headrace_dot_v1_dot_fleet__pb2.ReportBacklogRequest.FromString,
+                    response_serializer=headrace_dot_v1_dot_fleet__pb2.ReportBacklogResponse.SerializeToString,
             ),
             'WatchFleet': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchFleet,
@@ -191,6 +208,33 @@ class FleetService:
             '/headrace.v1.FleetService/ReportGateway',
             headrace_dot_v1_dot_fleet__pb2.ReportGatewayRequest.SerializeToString,
             headrace_dot_v1_dot_fleet__pb2.ReportGatewayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportBacklog(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/headrace.v1.FleetService/ReportBacklog',
+            headrace_dot_v1_dot_fleet__pb2.ReportBacklogRequest.SerializeToString,
+            headrace_dot_v1_dot_fleet__pb2.ReportBacklogResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,8 @@ class FleetServiceStub:
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]
     ReportGateway: _grpc.StreamUnaryMultiCallable[_fleet_pb2.ReportGatewayRequest, _fleet_pb2.ReportGatewayResponse]
     """A gateway is listed while this stream lives."""
+    ReportBacklog: _grpc.StreamUnaryMultiCallable[_fleet_pb2.ReportBacklogRequest, _fleet_pb2.ReportBacklogResponse]
+    """A job service tells what of its jobs no gateway has been sent yet, while this stream lives."""
     WatchFleet: _grpc.UnaryStreamMultiCallable[_fleet_pb2.WatchFleetRequest, _fleet_pb2.WatchFleetResponse]
     """Everything, now, soon after each change, and at least each second."""
 
@@ -49,6 +51,8 @@ class FleetServiceAsyncStub(FleetServiceStub):
     ListWorkers: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListWorkersRequest, _fleet_pb2.ListWorkersResponse]  # type: ignore[assignment]
     ReportGateway: _aio.StreamUnaryMultiCallable[_fleet_pb2.ReportGatewayRequest, _fleet_pb2.ReportGatewayResponse]  # type: ignore[assignment]
     """A gateway is listed while this stream lives."""
+    ReportBacklog: _aio.StreamUnaryMultiCallable[_fleet_pb2.ReportBacklogRequest, _fleet_pb2.ReportBacklogResponse]  # type: ignore[assignment]
+    """A job service tells what of its jobs no gateway has been sent yet, while this stream lives."""
     WatchFleet: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchFleetRequest, _fleet_pb2.WatchFleetResponse]  # type: ignore[assignment]
     """Everything, now, soon after each change, and at least each second."""
 
@@ -75,6 +79,14 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_fleet_pb2.ReportGatewayResponse, _abc.Awaitable[_fleet_pb2.ReportGatewayResponse]]:
         """A gateway is listed while this stream lives."""
+
+    @_abc_1.abstractmethod
+    def ReportBacklog(
+        self,
+        request_iterator: _MaybeAsyncIterator[_fleet_pb2.ReportBacklogRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_fleet_pb2.ReportBacklogResponse, _abc.Awaitable[_fleet_pb2.ReportBacklogResponse]]:
+        """A job service tells what of its jobs no gateway has been sent yet, while this stream lives."""
 
     @_abc_1.abstractmethod
     def WatchFleet(

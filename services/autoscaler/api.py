@@ -103,6 +103,7 @@ def _queue(view: QueueView) -> pb.QueueState:
         name=view.key.name,
         version=view.key.version,
         backlog=view.backlog,
+        jobs=view.jobs,
         ready=view.depth.ready,
         unacknowledged=held,
         arrival_rate=view.arrival_rate,

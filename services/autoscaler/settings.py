@@ -31,6 +31,7 @@ class AutoscalerSettings(ServiceSettings):
     scale_mode: Mode = Mode.DRAIN_TIME
     scale_target: float = Field(default=20.0, gt=0)
     scale_drain_seconds: float = Field(default=5.0, gt=0)
+    scale_jobs_seconds: float = Field(default=300.0, gt=0)
     scale_utilisation: float = Field(default=0.7, gt=0, le=1)
     scale_stable_seconds: float = Field(default=60.0, gt=0)
     scale_panic_seconds: float = Field(default=6.0, gt=0)
@@ -48,6 +49,7 @@ class AutoscalerSettings(ServiceSettings):
             mode=self.scale_mode,
             target=self.scale_target,
             drain_seconds=self.scale_drain_seconds,
+            jobs_seconds=self.scale_jobs_seconds,
             utilisation=self.scale_utilisation,
             stable_window=self.scale_stable_seconds,
             panic_window=self.scale_panic_seconds,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import sys
 from contextlib import AsyncExitStack
 
@@ -12,17 +13,19 @@ from services.common.errors import HeadraceError
 from services.common.lease import Lease
 from services.common.lifecycle import run
 from services.common.objects.connect import honours_conditions, open_store
-from services.common.rpc import serving
+from services.common.rpc import channel, serving
 from services.common.telemetry.setup import start
 from services.common.tenants.access import Access, open_access
 from services.common.tls import Tls, open_tls
+from services.jobs.backlog import report_backlog
 from services.jobs.chunks import MOST_REQUESTS
-from services.jobs.door import operators_only
+from services.jobs.door import Door
 from services.jobs.file_service import FileServer
 from services.jobs.files import FileStore
 from services.jobs.gateways import Gateways
 from services.jobs.job_service import JobServer
 from services.jobs.observation import JobObserver
+from services.jobs.retention import Sweeper
 from services.jobs.runner import Runner
 from services.jobs.settings import JobsSettings
 from services.jobs.store import JobStore
@@ -60,17 +63,21 @@ async def _serve(
         runner = Runner(jobs, gateways.ask, observer, active=lambda: lease.held, ahead=ahead)
         lease = Lease(store, "jobs/lease/", "", runner.news.set)
 
-        def register(server: aio.Server) -> None:
-            add_JobServiceServicer_to_server(JobServer(jobs, files, runner.news.set), server)
-            add_FileServiceServicer_to_server(FileServer(files), server)
+        door = Door(access)
 
-        check = operators_only(access) if access is not None else None
-        server = serving(settings.listen, SERVICES, register, grace=0.5, check=check, tls=tls)
+        def register(server: aio.Server) -> None:
+            add_JobServiceServicer_to_server(JobServer(jobs, files, door, runner.news.set), server)
+            add_FileServiceServicer_to_server(FileServer(files, door), server)
+
+        server = serving(settings.listen, SERVICES, register, grace=0.5, check=door.check, tls=tls)
         port = await parts.enter_async_context(server)
         address = f"{settings.listen.rpartition(':')[0]}:{port}"
         lease.name = settings.advertise or address
+        registry = await parts.enter_async_context(channel(settings.registry, tls))
         tasks = await parts.enter_async_context(asyncio.TaskGroup())
-        running = [tasks.create_task(work) for work in (lease.run(), runner.run())]
+        reporting = report_backlog(registry, f"{socket.gethostname()} {lease.name}", runner.waiting)
+        sweeper = Sweeper(store, jobs, files, settings.jobs_keep_days * 24 * 3600, lambda: lease.held)
+        running = [tasks.create_task(work) for work in (lease.run(), runner.run(), reporting, sweeper.run())]
         print(f"ready jobs {address}", flush=True)
         await stop.wait()
         for task in running:

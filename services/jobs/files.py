@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from services.common.errors import HeadraceError, InvalidArgument, NotFound
 from services.common.objects.connect import one, whole
 from services.common.objects.port import ObjectStore
+from services.common.tenants.tenant import Tenant
 from services.jobs.chunks import Kind
+from services.jobs.door import may_see, sees_all
 from services.jobs.job import View
 from services.jobs.store import JobStore
 from services.jobs.submission import new_id
@@ -24,13 +26,14 @@ _KINDS = {"output": Kind.OUTPUT, "errors": Kind.ERRORS}
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """One file; created in milliseconds since the epoch."""
+    """One file; created in milliseconds since the epoch; whose it is, empty where no keys are asked for."""
 
     id: str
     filename: str
     purpose: str
     bytes: int
     created_ms: int
+    tenant: str = ""
 
 
 def results_file(job: str, kind: Kind) -> str:
@@ -44,8 +47,9 @@ class FileStore:
     def __init__(self, store: ObjectStore, jobs: JobStore) -> None:
         self._store = store
         self._jobs = jobs
+        self._owners: dict[str, str] = {}
 
-    async def create(self, filename: str, purpose: str, content: AsyncIterator[bytes]) -> FileInfo:
+    async def create(self, filename: str, purpose: str, content: AsyncIterator[bytes], tenant: str = "") -> FileInfo:
         """Keeps an upload. Raises InvalidArgument."""
         if purpose != PURPOSE:
             raise InvalidArgument(f"purpose is {purpose!r}; files are taken for 'batch' only")
@@ -56,7 +60,7 @@ class FileStore:
         except HeadraceError:
             await self._store.delete(CONTENT + name)
             raise
-        info = FileInfo(name, filename, purpose, kept.size, created)
+        info = FileInfo(name, filename, purpose, kept.size, created, tenant)
         await self._store.put(INFO + name, one(json.dumps(asdict(info)).encode()), if_absent=True)
         return info
 
@@ -66,7 +70,7 @@ class FileStore:
             view, kind = found
             size = sum([len(piece) async for piece in self._jobs.results(view.spec, kind)])
             created = view.end.at_ms if view.end is not None else view.spec.created_ms
-            return FileInfo(name, f"{view.spec.id}_{kind.value}.jsonl", "batch_output", size, created)
+            return FileInfo(name, f"{view.spec.id}_{kind.value}.jsonl", "batch_output", size, created, view.spec.tenant)
         try:
             return FileInfo(**json.loads(await whole(self._store, INFO + _checked(name))))
         except NotFound as error:
@@ -83,27 +87,48 @@ class FileStore:
         async for piece in self._store.get(CONTENT + name):
             yield piece
 
-    async def ids(self) -> list[str]:
-        """Of uploads, oldest first."""
-        return [info.key.removeprefix(INFO) async for info in self._store.list(INFO)]
+    async def ids(self, caller: Tenant | None = None) -> list[str]:
+        """Of uploads that the caller may see, oldest first; None: everything."""
+        ids = [info.key.removeprefix(INFO) async for info in self._store.list(INFO)]
+        return [name for name in ids if sees_all(caller) or await self._is_his(name, caller)]
+
+    async def check(self, name: str, caller: Tenant | None) -> None:
+        """Raises NotFound where there is no such file for the caller."""
+        if not sees_all(caller) and not await self._is_his(name, caller):
+            raise _unknown(name)
+
+    async def _is_his(self, name: str, caller: Tenant | None) -> bool:
+        try:
+            if name not in self._owners:
+                job = _job_of(name)
+                self._owners[name] = await self._jobs.owner(job) if job else (await self.info(name)).tenant
+        except NotFound:
+            return False
+        return may_see(caller, self._owners[name])
 
     async def delete(self, name: str) -> None:
         """Removes an upload. Raises InvalidArgument for results, which go with their job."""
         if await self._results(name) is not None:
             raise InvalidArgument(f"'{name}' holds results of a job; it goes with the job: `headrace job delete`")
         await self.info(name)
+        self._owners.pop(name, None)
         await self._store.delete(INFO + name)
         await self._store.delete(CONTENT + name)
 
     async def _results(self, name: str) -> tuple[View, Kind] | None:
         """The job and the kind of results that the id stands for; None: it is no such id."""
-        job, _, kind = name.removeprefix("file_").rpartition("_")
-        if not name.startswith("file_job_") or kind not in _KINDS:
+        if not (job := _job_of(name)):
             return None
         try:
-            return await self._jobs.view(job), _KINDS[kind]
+            return await self._jobs.view(job), _KINDS[name.rpartition("_")[2]]
         except NotFound as error:
             raise _unknown(name) from error
+
+
+def _job_of(name: str) -> str:
+    """The job whose results the id stands for; empty: it is no such id."""
+    job, _, kind = name.removeprefix("file_").rpartition("_")
+    return job if name.startswith("file_job_") and kind in _KINDS else ""
 
 
 def _checked(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 
+from services.common.tenants.access import ON_BEHALF
 from services.common.tls import Tls
 from services.jobs.lines import Request, Result
 
@@ -29,7 +30,7 @@ class Gateways:
     Args:
         addresses: host:port of their HTTP.
         connections: most requests under way.
-        api_key: of the tenant for whom jobs run, where gateways ask for keys.
+        api_key: of a tenant that may act for others, where gateways ask for keys.
         tls: how gateways are called, where it says whom to believe.
     """
 
@@ -46,22 +47,27 @@ class Gateways:
         self._limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._clients: dict[int, httpx2.AsyncClient] = {}
 
-    async def ask(self, request: Request) -> Result:
-        """The answer, whenever it comes: what is not the request's own fault is tried again until then."""
+    async def ask(self, request: Request, tenant: str) -> Result:
+        """The answer, whenever it comes: what is not the request's own fault is tried again until then.
+
+        Args:
+            tenant: in whose name; empty: in that of the tenant whose key this is.
+        """
+        headers = {ON_BEHALF: tenant} if tenant else {}
         body, pause = json.dumps(request.body).encode(), FIRST_PAUSE
         while True:
             async with self._room:
-                answered, after = await self._try(request.url, body)
+                answered, after = await self._try(request.url, body, headers)
             if answered is not None:
                 return answered
             await asyncio.sleep(max(after, pause))
             pause = min(pause * 2, LONGEST_PAUSE)
 
-    async def _try(self, url: str, body: bytes) -> tuple[Result | None, float]:
+    async def _try(self, url: str, body: bytes, headers: dict[str, str]) -> tuple[Result | None, float]:
         """An answer to keep, or None and the seconds after which to come again."""
         base = self._bases[next(self._next) % len(self._bases)]
         try:
-            response = await self._client().post(base + url, content=body, extensions=self._extensions)
+            response = await self._client().post(base + url, content=body, headers=headers, extensions=self._extensions)
         except httpx2.HTTPError as error:
             log.debug("%s does not answer: %r", base, error)
             return None, 0.0

@@ -17,12 +17,31 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """Whose requests they are; version 0: whichever is served to those who name none."""
+
+    model: str
+    version: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.model}:{self.version}" if self.version else self.model
+
+    @classmethod
+    def named(cls, text: str) -> "Target":
+        """NAME or NAME:VERSION; an alias is taken for no version."""
+        model, _, version = text.partition(":")
+        return cls(model, int(version) if version.isdecimal() and version.isascii() else 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """What was submitted; it never changes. Times are milliseconds since the epoch.
 
     Attributes:
         requests, chunks: how many there are.
         input_file: the uploaded file that it was made of.
+        tenant: whose it is; empty: it was submitted where no keys are asked for.
+        models: how many requests there are for each Target, by its text; those with the most only.
     """
 
     id: str
@@ -33,6 +52,12 @@ class Spec:
     endpoint: str = ""
     input_file: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    tenant: str = ""
+    models: dict[str, int] = field(default_factory=dict)
+
+    def unsent(self, chunks: int) -> dict[Target, int]:
+        """About how many requests there are for each model in so many of its chunks."""
+        return {Target.named(text): -(-count * chunks // self.chunks) for text, count in self.models.items()}
 
     @property
     def expires_ms(self) -> int:

@@ -15,6 +15,7 @@ from services.common.errors import InvalidArgument
 ENDPOINTS = re.compile(
     r"/v1/((chat/)?completions|embeddings)|/v2/models/[\w.~:-]+(/versions/[\w.~:-]+)?/infer", re.ASCII
 )
+_TENSORS = re.compile(r"/v2/models/(?P<model>[^/]+)(/versions/(?P<version>[^/]+))?/")
 EXPECTED = "/v1/completions, /v1/chat/completions, /v1/embeddings or /v2/models/NAME/infer"
 MOST_ID_CHARACTERS = 256
 
@@ -30,6 +31,14 @@ class Request:
     custom_id: str
     url: str
     body: dict[str, Any]
+
+    @property
+    def model(self) -> str:
+        """The model that it asks for, NAME or NAME:VERSION; empty: it names none."""
+        if (named := _TENSORS.match(self.url)) is not None:
+            return named["model"] + (f":{named['version']}" if named["version"] else "")
+        model = self.body.get("model")
+        return model if isinstance(model, str) else ""
 
     def line(self) -> bytes:
         """As it is kept."""

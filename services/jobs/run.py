@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from services.common.errors import Unavailable
 from services.jobs.chunks import counts, pack, remaining
-from services.jobs.job import End, State, Why
+from services.jobs.job import End, Spec, State, Target, Why
 from services.jobs.lines import Request, Result
 from services.jobs.observation import JobObserver
 from services.jobs.store import JobStore
@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 STORE_RETRY_SECONDS = 1.0
 
 T = TypeVar("T")
-Ask = Callable[[Request], Awaitable[Result]]
+# A request, and the tenant whose it is ("": this service's own).
+Ask = Callable[[Request, str], Awaitable[Result]]
 
 
 class JobRun:
@@ -35,6 +36,8 @@ class JobRun:
         self._ask = ask
         self._observer = observer
         self._ahead = asyncio.Semaphore(ahead)
+        self._spec: Spec | None = None
+        self._not_begun = 0
         self._stopped: asyncio.Future[Why] = asyncio.get_running_loop().create_future()
 
     def stop(self, why: Why) -> None:
@@ -42,17 +45,23 @@ class JobRun:
         if not self._stopped.done():
             self._stopped.set_result(why)
 
+    def waiting(self) -> dict[Target, int]:
+        """Requests that are not under way yet, by model."""
+        return self._spec.unsent(self._not_begun) if self._spec is not None and not self._stopped.done() else {}
+
     async def run(self) -> None:
         """Returns once the job has ended."""
         job, loop = self._job, asyncio.get_running_loop()
-        spec = await _insist(lambda: self._jobs.spec(job))
+        spec = self._spec = await _insist(lambda: self._jobs.spec(job))
         left = remaining(spec.chunks, await _insist(lambda: self._jobs.done(job)))
+        self._not_begun = len(left)
         timer = loop.call_later(max(0.0, spec.expires_ms / 1000 - time.time()), self.stop, Why.EXPIRED)
         log.info("job %s: %d of %d chunks to run", job, len(left), spec.chunks)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in left:
                     await self._ahead.acquire()
+                    self._not_begun -= 1
                     group.create_task(self._chunk(number), name=f"{job} {number}")
             await self._end()
         finally:
@@ -79,7 +88,7 @@ class JobRun:
         """The answer, or why there is none."""
         if self._stopped.done():
             return Result(0, error=self._stopped.result().error)
-        asking = asyncio.ensure_future(self._ask(request))
+        asking = asyncio.ensure_future(self._ask(request, self._spec.tenant if self._spec is not None else ""))
         try:
             either: set[asyncio.Future[Any]] = {asking, self._stopped}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 
 from services.common.errors import HeadraceError
-from services.jobs.job import Why
+from services.jobs.job import Target, Why
 from services.jobs.observation import JobObserver
 from services.jobs.run import Ask, JobRun
 from services.jobs.store import JobStore
@@ -39,6 +40,13 @@ class Runner:
         self._ahead = ahead
         self._runs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
         self.news = asyncio.Event()
+
+    def waiting(self) -> dict[Target, int]:
+        """Requests of jobs under way that are not sent yet, by model."""
+        all_of_them = Counter[Target]()
+        for run, _ in self._runs.values():
+            all_of_them.update(run.waiting())
+        return {target: requests for target, requests in all_of_them.items() if requests}
 
     async def run(self) -> None:
         """Looks for ever; a process that is no longer the active one lets go of everything."""

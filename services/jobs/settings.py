@@ -15,8 +15,9 @@ class JobsSettings(ServiceSettings):
         advertise: how this process names itself to others of its kind; empty: as `listen`.
         store: where jobs, files and results lie: the registry's store will do.
         gateways: host:port of the gateways' HTTP, or of their balancer; several with commas between.
-        api_key: sent to gateways that ask for keys: jobs count for its tenant.
+        api_key: sent to gateways that ask for keys; its tenant needs `on_behalf: true`: jobs count for theirs.
         jobs_in_flight: most requests of jobs under way.
+        jobs_keep_days: how long ended jobs, their results and uploaded files are kept; 0: until somebody deletes them.
     """
 
     listen: str = "127.0.0.1:8006"
@@ -25,3 +26,4 @@ class JobsSettings(ServiceSettings):
     gateways: str = "127.0.0.1:8001"
     api_key: str = ""
     jobs_in_flight: int = Field(default=128, ge=1, le=10_000)
+    jobs_keep_days: float = Field(default=90.0, ge=0)

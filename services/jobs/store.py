@@ -38,6 +38,7 @@ class JobStore:
         self._store = store
         # Of the chunks of jobs that run: results never change, so they are counted once.
         self._counts: dict[str, dict[int, Counts]] = {}
+        self._owners: dict[str, str] = {}
 
     async def put_input(self, job: str, number: int, lines: Iterable[bytes]) -> None:
         """Keeps one chunk of a job that is being submitted."""
@@ -65,9 +66,15 @@ class JobStore:
         try:
             return Spec(**json.loads(await whole(self._store, SPECS + _named(job))))
         except NotFound as error:
-            raise NotFound(f"no job '{job[:128]}'; `headrace job list` shows what there is") from error
+            raise unknown(job) from error
         except (ValueError, TypeError) as error:
             raise InvalidArgument(f"object '{SPECS}{job}' cannot be read ({error}); delete it") from error
+
+    async def owner(self, job: str) -> str:
+        """The tenant whose it is; it never changes. Raises NotFound."""
+        if job not in self._owners:
+            self._owners[job] = (await self.spec(job)).tenant
+        return self._owners[job]
 
     async def view(self, job: str) -> View:
         """The job as it is now. Raises NotFound."""
@@ -143,6 +150,7 @@ class JobStore:
         # Its end last: a job without one would be run again.
         for key in (CANCELLED + job, SPECS + job, ENDS + job):
             await self._store.delete(key)
+        self._owners.pop(job, None)
 
     async def _names(self, prefix: str) -> AsyncIterator[str]:
         async for info in self._store.list(prefix):
@@ -175,8 +183,13 @@ def _chunk(prefix: str, job: str, number: int) -> str:
     return f"{prefix}{job}/{number:08d}"
 
 
+def unknown(job: str) -> NotFound:
+    """What is said of a job that is not there, or not for the caller."""
+    return NotFound(f"no job '{job[:128]}'; `headrace job list` shows what there is")
+
+
 def _named(job: str) -> str:
     """The id, if it could be one: what clients say becomes part of a key. Raises NotFound."""
     if not job or not job.replace("_", "").isalnum() or not job.isascii():
-        raise NotFound(f"no job '{job[:128]}'; `headrace job list` shows what there is")
+        raise unknown(job)
     return job

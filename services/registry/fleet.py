@@ -58,12 +58,13 @@ class _Members(Generic[Member]):
 
 
 class FleetServer(FleetServiceServicer):
-    """Implements FleetService: workers and gateways are listed while their report streams live."""
+    """Implements FleetService: workers, gateways and backlogs are listed while their report streams live."""
 
     def __init__(self) -> None:
         self._watching: set[asyncio.Event] = set()
         self._workers = _Members[fleet.Worker]("worker", self._changed)
         self._gateways = _Members[fleet.Gateway]("gateway", self._changed)
+        self._backlogs = _Members[fleet.Backlog]("backlog", self._changed)
 
     async def ReportWorker(
         self, request_iterator: AsyncIterator[fleet.ReportWorkerRequest], context: Any
@@ -78,6 +79,13 @@ class FleetServer(FleetServiceServicer):
         """The latest report counts."""
         await self._gateways.follow(report.gateway async for report in request_iterator)
         return fleet.ReportGatewayResponse()
+
+    async def ReportBacklog(
+        self, request_iterator: AsyncIterator[fleet.ReportBacklogRequest], context: Any
+    ) -> fleet.ReportBacklogResponse:
+        """The latest report counts."""
+        await self._backlogs.follow(report.backlog async for report in request_iterator)
+        return fleet.ReportBacklogResponse()
 
     async def ListWorkers(self, request: fleet.ListWorkersRequest, context: Any) -> fleet.ListWorkersResponse:
         """By id."""
@@ -111,4 +119,5 @@ class FleetServer(FleetServiceServicer):
             response.workers.add(worker=worker, age_ms=age_ms)
         for gateway, age_ms in self._gateways.listed():
             response.gateways.add(gateway=gateway, age_ms=age_ms)
+        response.backlogs.extend(backlog for backlog, _ in self._backlogs.listed())
         return response

@@ -96,6 +96,26 @@ def test_a_job_wakes_a_worker_from_zero(stack: RunningStack) -> None:
     assert (last.total, last.completed) == (40, 40)
 
 
+def test_a_job_is_seen_whole_though_gateways_have_only_a_few_of_its_requests(stack: RunningStack) -> None:
+    """4,000 requests of 20 ms each, of which gateways never have more than 128."""
+    line = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+    with JobsClient(stack.address("jobs")) as jobs:
+        job = jobs.submit([json.dumps(line).encode() + b"\n"] * 4000, endpoint="/v2/models/toy/infer")
+
+        def seen() -> bool:
+            return any(queue["name"] == "toy" and int(queue["jobs"]) > 1000 for queue in scale(stack)["queues"])
+
+        wait_until(seen, "the autoscaler to see what is still to be sent", 60)
+        jobs.cancel(job.id)
+        *_, last = jobs.watch(job.id)
+        assert last.completed + last.failed == 4000
+
+        def forgotten() -> bool:
+            return all(int(queue["jobs"]) == 0 for queue in scale(stack)["queues"])
+
+        wait_until(forgotten, "a cancelled job to be no demand", 30)
+
+
 def test_the_operator_sees_what_is_decided_and_sets_limits_and_pauses(stack: RunningStack) -> None:
     wait_until(lambda: not workers(stack), "an idle stack to have no workers", 60)
     state = scale(stack)

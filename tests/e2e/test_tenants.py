@@ -14,11 +14,26 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from headrace import AsyncClient, Client
-from headrace.client.errors import HeadraceError, PermissionDeniedError, QueueFullError, UnauthenticatedError
+from headrace.client.errors import (
+    HeadraceError,
+    NotFoundError,
+    PermissionDeniedError,
+    QueueFullError,
+    UnauthenticatedError,
+)
 from headrace.client.jobs import JobsClient
 from headrace.client.registry import RegistryClient
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
+from headrace.v1.jobs_pb2 import (
+    CreateFileRequest,
+    DeleteFileRequest,
+    GetFileRequest,
+    ListFilesRequest,
+    ReadFileRequest,
+    SubmitJobRequest,
+)
+from headrace.v1.jobs_pb2_grpc import FileServiceStub, JobServiceStub
 from tests.e2e.conftest import FRONTS, ready
 from tests.e2e.test_clients import PYTHON, ROOT
 from tests.e2e.test_text import push
@@ -35,7 +50,7 @@ ROW = {"x": np.zeros((1, 16), np.float32)}
 class House:
     """A stack with a door.
 
-    Tenants: `operator` may everything, `search` add_one and words, `ads` nothing that there is.
+    Tenants: `operator` may everything, `search` add_one and words, `guest` add_one, `ads` nothing that there is.
     """
 
     stack: RunningStack
@@ -47,6 +62,14 @@ class House:
 
     def registry(self, tenant: str) -> RegistryClient:
         return RegistryClient(self.stack.address("registry"), api_key=self.file.keys.get(tenant, tenant))
+
+    def requests_of(self, tenant: str) -> int:
+        """How many the gateway has counted for him."""
+        page = urllib.request.urlopen(f"http://{self.stack.metrics('gateway')}/metrics", timeout=30)
+        with page as answer:
+            lines = answer.read().decode().splitlines()
+        wanted = [line for line in lines if "tenant_requests_total{" in line and f'headrace_tenant="{tenant}"' in line]
+        return round(sum(float(line.rpartition(" ")[2]) for line in wanted))
 
     def get(self, path: str, tenant: str = "", body: object = None) -> tuple[int, str]:
         """Status and text of an HTTP request."""
@@ -75,9 +98,11 @@ def house(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.
     file.add("operator", write=True)
     file.add("search", models=["add_*", "words"])
     file.add("ads", models=["ads-*"], write=True)
+    file.add("guest", models=["add_*"])
+    file.add("jobs", models=[], on_behalf=True)
     file.believe("jwks.json")
     # The key is the job service's.
-    environment = {"HEADRACE_TENANTS": str(file.path), "HEADRACE_API_KEY": file.keys["operator"]}
+    environment = {"HEADRACE_TENANTS": str(file.path), "HEADRACE_API_KEY": file.keys["jobs"]}
     with running_stack(folder / "data", front=request.param, environment=environment) as running:
         house = House(running, file, issuer)
         with house.registry("operator") as registry, house.client("operator") as client:
@@ -106,19 +131,80 @@ def test_a_key_lets_its_tenant_in_and_nothing_else_does(house: House) -> None:
                 client.metadata("add_one")
 
 
-def test_jobs_are_for_operators_and_run_by_the_job_services_own_key(house: House) -> None:
+def test_a_tenant_has_jobs_of_its_own_which_run_in_its_name(house: House) -> None:
     def jobs(tenant: str) -> JobsClient:
         return JobsClient(house.stack.address("jobs"), api_key=house.file.keys.get(tenant, ""))
 
     with jobs("") as client, pytest.raises(UnauthenticatedError):
         client.list()
-    with jobs("search") as client, pytest.raises(PermissionDeniedError, match="write: true"):
-        client.submit([b"{}"], endpoint="/v2/models/add_one/infer")
-    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [1.0] * 16}]}
+    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [1.0] * 16}]}).encode()
+    with jobs("search") as client:
+        before = house.requests_of("search")
+        job = client.submit([body + b"\n"] * 5, endpoint="/v2/models/add_one/infer").id
+        assert [each.completed for each in client.watch(job)][-1] == 5
+        assert house.requests_of("search") == before + 5
+        # What is not his, he does not get by way of a job either.
+        *_, refused = client.watch(client.submit([body], endpoint="/v2/models/ads-rank/infer").id)
+        assert (refused.completed, refused.failed) == (0, 1)
+        assert "may not use model" in b"".join(client.results(refused.id)).decode()
+        assert [each.id for each in client.list()] == [refused.id, job]
+    with jobs("guest") as client:
+        assert client.list() == []
+        for look in (client.get, client.cancel, client.delete, lambda name: b"".join(client.results(name))):
+            with pytest.raises(NotFoundError, match="no job"):
+                look(job)
     with jobs("operator") as client:
-        job = client.submit([json.dumps(body).encode()], endpoint="/v2/models/add_one/infer").id
-        assert [each.completed for each in client.watch(job)][-1] == 1
-    assert [house.get("/v1/batches", tenant)[0] for tenant in ("", "search", "operator")] == [401, 403, 200]
+        assert client.get(job).completed == 5
+    told = {tenant: house.get("/v1/batches", tenant) for tenant in ("", "guest", "search", "operator")}
+    assert {tenant: status for tenant, (status, _) in told.items()} == {
+        "": 401,
+        "guest": 200,
+        "search": 200,
+        "operator": 200,
+    }
+    assert {tenant: job in text for tenant, (_, text) in told.items()} == {
+        "": False,
+        "guest": False,
+        "search": True,
+        "operator": True,
+    }
+
+
+def test_a_tenant_has_files_of_its_own(house: House) -> None:
+    def metadata(tenant: str) -> tuple[tuple[str, str]]:
+        return (("x-api-key", house.file.keys[tenant]),)
+
+    with grpc.insecure_channel(house.stack.address("jobs")) as channel:
+        files = FileServiceStub(channel)
+        header = CreateFileRequest.Header(filename="a.jsonl", purpose="batch")
+        parts = [CreateFileRequest(header=header), CreateFileRequest(content=b"{}"), CreateFileRequest(complete=True)]
+        name = files.CreateFile(iter(parts), metadata=metadata("search")).file.id
+        mine, others = (
+            files.ListFiles(ListFilesRequest(), metadata=metadata(each)).files for each in ("search", "guest")
+        )
+        assert name in {file.id for file in mine}
+        assert not others
+        submitted = SubmitJobRequest(
+            header=SubmitJobRequest.Header(endpoint="/v2/models/add_one/infer", input_file=name)
+        )
+        for call in (
+            lambda: files.GetFile(GetFileRequest(id=name), metadata=metadata("guest")),
+            lambda: files.DeleteFile(DeleteFileRequest(id=name), metadata=metadata("guest")),
+            lambda: list(files.ReadFile(ReadFileRequest(id=name), metadata=metadata("guest"))),
+            lambda: JobServiceStub(channel).SubmitJob(iter([submitted]), metadata=metadata("guest")),
+        ):
+            with pytest.raises(grpc.RpcError, match="no file"):
+                call()
+        assert files.GetFile(GetFileRequest(id=name), metadata=metadata("operator")).file.bytes == 2
+
+
+@pytest.mark.parametrize(("key", "name"), [("search", "operator"), ("operator", "search"), ("jobs", "nobody")])
+def test_only_who_may_acts_for_others_and_only_for_tenants(house: House, key: str, name: str) -> None:
+    with grpc.insecure_channel(house.stack.address("gateway")) as channel:
+        metadata = (("x-api-key", house.file.keys[key]), ("headrace-on-behalf", name))
+        with pytest.raises(grpc.RpcError, match="may not call on behalf of") as refused:
+            GRPCInferenceServiceStub(channel).ModelReady(pb.ModelReadyRequest(name="add_one"), metadata=metadata)
+        assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
 
 
 async def test_tokens_by_the_asyncio_client_and_the_tenant_comes_back(house: House) -> None:

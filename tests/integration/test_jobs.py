@@ -40,7 +40,7 @@ class Process:
         self.answered_some = asyncio.Event()
         self.runner = Runner(self.jobs, self.ask, JobObserver(Ledger()), active=lambda: self.active, ahead=4)
 
-    async def ask(self, request: Request) -> Result:
+    async def ask(self, request: Request, tenant: str) -> Result:
         """The first 64 are answered at once, the others when the way is open."""
         self.asked[request.custom_id] += 1
         if int(request.custom_id) >= 64:

@@ -51,6 +51,7 @@ class PolicyConfig:
     Attributes:
         target: requests, or requests a second, for each worker; not used by DRAIN_TIME.
         drain_seconds: in what time a backlog is to be worked off, once workers are there for it.
+        jobs_seconds: the same for what waits of jobs, for which nobody waits. DRAIN_TIME only.
         utilisation: the share of its time that a worker is to be busy.
         stable_window, panic_window: over which arrivals are averaged, for every day and for bursts.
         panic_threshold: how many times the present workers the panic window must call for to begin a panic; in a panic
@@ -71,6 +72,7 @@ class PolicyConfig:
     mode: Mode = Mode.DRAIN_TIME
     target: float = 20.0
     drain_seconds: float = 5.0
+    jobs_seconds: float = 300.0
     utilisation: float = 0.7
     stable_window: float = 60.0
     panic_window: float = 6.0
@@ -88,7 +90,16 @@ class PolicyConfig:
     service_seconds: float = 0.05
 
     def __post_init__(self) -> None:
-        positive = ("target", "drain_seconds", "stable_window", "panic_window", "up_period", "down_period", "up_factor")
+        positive = (
+            "target",
+            "drain_seconds",
+            "jobs_seconds",
+            "stable_window",
+            "panic_window",
+            "up_period",
+            "down_period",
+            "up_factor",
+        )
         for name in (*positive, "service_seconds", "burst_half_life"):
             if getattr(self, name) <= 0:
                 raise InvalidArgument(f"{name} is {getattr(self, name)}; expected more than 0")

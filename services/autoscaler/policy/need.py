@@ -15,12 +15,19 @@ def need(observation: Observation, averages: Averages, config: PolicyConfig) -> 
         case Mode.ONGOING_REQUESTS:
             return averages.backlog / config.target
         case Mode.DRAIN_TIME:
-            return averages.load / config.utilisation + _overdue(observation, averages, config) / config.drain_seconds
+            callers = averages.load / config.utilisation
+            callers += _overdue(observation, averages, config) / config.drain_seconds
+            return callers + jobs(observation, config) / config.jobs_seconds
 
 
 def work(observation: Observation, config: PolicyConfig) -> float:
     """Seconds of one worker's time that the backlog asks for."""
     return sum(demand.backlog * (demand.service_seconds or config.service_seconds) for demand in observation.demands)
+
+
+def jobs(observation: Observation, config: PolicyConfig) -> float:
+    """Seconds of one worker's time that jobs ask for beside what gateways have of them."""
+    return sum(demand.jobs * (demand.service_seconds or config.service_seconds) for demand in observation.demands)
 
 
 def _overdue(observation: Observation, averages: Averages, config: PolicyConfig) -> float:

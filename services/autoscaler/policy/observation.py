@@ -11,12 +11,14 @@ class Demand:
         backlog: requests accepted and not answered, whether they wait or run. Expired ones do not count.
         arrived: requests accepted since some fixed moment; only differences matter, and it never falls.
         service_seconds: how long a worker is busy for one request when it runs full batches; None: not measured yet.
+        jobs: requests of jobs that wait where gateways do not see them: nobody waits for them, so they are no backlog.
     """
 
     queue: str
     backlog: float
     arrived: float
     service_seconds: float | None = None
+    jobs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Where each signal comes from:
 
 - What callers want (backlog, arrivals, oldest age) from the **gateways**: each knows what it accepted and has not
   answered, waiting or running, and drops what expired. That needs no broker that could tell unacknowledged messages.
+- What jobs are still to send from the **job service**, which has only a few requests at gateways at a time.
 - What is in workers' hands from the **workers**: `running`.
 - What waits from the **broker**; the embedded one also tells what is unacknowledged, RabbitMQ's passive declare does
   not.
@@ -12,6 +13,7 @@ The backlog is the largest of the three, so none of them being away makes busy w
 a report is old, or the broker does not answer, the picture is as old as what is missing, and nobody leaves on it.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
@@ -24,6 +26,24 @@ from services.autoscaler.signals.views import Picture, QueueDepth, QueueKey, Que
 from services.autoscaler.signals.workers import Phase, Progress, Starts
 
 STUCK_SECONDS = 120.0
+
+
+def waiting_of_jobs(fleet: WatchFleetResponse, accepted: Mapping[QueueKey, int]) -> dict[QueueKey, int]:
+    """Requests of jobs that no gateway has yet, by the versions that they will go to.
+
+    Where a job names no version that is the one of the model of which gateways have most: a job has always some there.
+
+    Args:
+        accepted: what gateways have.
+    """
+    waiting: dict[QueueKey, int] = {}
+    for backlog in fleet.backlogs:
+        for each in backlog.waiting:
+            candidates = [key for key in accepted if key.name == each.name and each.version in {0, key.version}]
+            if candidates:
+                key = max(candidates, key=lambda key: (accepted[key], key.version))
+                waiting[key] = waiting.get(key, 0) + each.requests
+    return waiting
 
 
 @dataclass(slots=True)
@@ -73,7 +93,7 @@ class Painter:
         ready = sum(worker.phase is Phase.READY for worker in workers)
         observation = Observation(
             demands=tuple(
-                Demand(str(view.key), view.backlog, self._arrived.total(str(view.key)), view.service_seconds)
+                Demand(str(view.key), view.backlog, self._arrived.total(str(view.key)), view.service_seconds, view.jobs)
                 for view in queues
             ),
             ready=ready,
@@ -130,6 +150,7 @@ class Painter:
                 key = QueueKey(model.name, model.version)
                 running[key] = running.get(key, 0) + model.running
         views = []
+        waiting = waiting_of_jobs(fleet, accepted)
         for key in sorted(accepted.keys() | running.keys() | depths.keys(), key=str):
             depth = depths.get(key, QueueDepth(0, None))
             held = running.get(key, 0) if depth.unacknowledged is None else depth.unacknowledged
@@ -144,6 +165,7 @@ class Painter:
                     service_rate=self._rate("served", key, now, self._served.total(str(key))),
                     service_seconds=service.per_request(self._largest[key]) if service is not None else None,
                     oldest_seconds=oldest.get(key, 0.0),
+                    jobs=waiting.get(key, 0),
                 )
             )
         return views

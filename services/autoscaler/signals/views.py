@@ -27,7 +27,7 @@ class QueueDepth:
 
 @dataclass(frozen=True, slots=True)
 class QueueView:
-    """One queue, for people. Rates are requests a second."""
+    """One queue, for people. Rates are requests a second; `jobs` wait where gateways do not see them."""
 
     key: QueueKey
     backlog: int
@@ -37,6 +37,7 @@ class QueueView:
     service_rate: float
     service_seconds: float | None
     oldest_seconds: float
+    jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from headrace.keys import PREFIX
-from services.common.errors import HeadraceError, InvalidArgument, Unauthenticated
+from services.common.errors import HeadraceError, InvalidArgument, PermissionDenied, Unauthenticated
 from services.common.tenants.directory import Directory, TokenRules, read_directory
 from services.common.tenants.tenant import Tenant
 from services.common.tenants.tokens import TokenVerifier
@@ -18,6 +18,9 @@ LOOK_SECONDS = 1.0
 # The issuer's keys are read so often, and when a token is signed with an unknown one: then so soon at the earliest.
 REFRESH_SECONDS = 300.0
 PAUSE_SECONDS = 10.0
+
+# Metadata, or an HTTP header: the tenant in whose name the call is made.
+ON_BEHALF = "headrace-on-behalf"
 
 Credentials = Mapping[str, str | bytes]
 
@@ -34,12 +37,29 @@ class Access:
     def tenant_of(self, metadata: Credentials) -> Tenant:
         """Whose call this is: by `authorization: Bearer KEY_OR_TOKEN`, or `x-api-key: KEY`.
 
+        With `headrace-on-behalf: NAME` it is that tenant's, if whoever has the key may act for others.
+
         Args:
             metadata: keys in lower case.
 
         Raises:
             Unauthenticated: no credentials, or none that are known.
+            PermissionDenied: a call on behalf of somebody, by one who may not, or for one who is none.
         """
+        caller = self._owner(metadata)
+        name = metadata.get(ON_BEHALF)
+        if name is None:
+            return caller
+        tenant = self._directory.tenants.get(str(name))
+        if not caller.on_behalf or tenant is None:
+            raise PermissionDenied(
+                f"tenant '{caller.name}' may not call on behalf of '{str(name)[:64]}'; it takes `on_behalf: true`, and"
+                " both must be in the tenants file"
+            )
+        return tenant
+
+    def _owner(self, metadata: Credentials) -> Tenant:
+        """Whose key or token it is."""
         said = _credentials(metadata)
         if said.startswith(PREFIX):
             return self._directory.owner(said)

@@ -30,6 +30,7 @@ class TenantEntry(BaseModel):
     max_concurrent: int = Field(default=0, ge=0)
     models: list[str] = ["*"]
     write: bool = False
+    on_behalf: bool = False
 
 
 class TokenRules(BaseModel):
@@ -96,6 +97,7 @@ def read_directory(text: str) -> Directory:
             max_concurrent=entry.max_concurrent,
             models=tuple(entry.models),
             write=entry.write,
+            on_behalf=entry.on_behalf,
         )
         for line in entry.keys:
             known = keys.setdefault(line.partition(":")[0], (line, tenant))

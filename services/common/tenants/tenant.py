@@ -17,6 +17,7 @@ class Tenant:
         max_concurrent: requests under way at each gateway; 0: any number.
         models: patterns of the names that he may use, as in a shell: `*`, `rank-*`.
         write: he may change the registry, as far as `models` goes, and see what everybody does.
+        on_behalf: he may call in other tenants' names: the job service, which sends their requests.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Tenant:
     max_concurrent: int = 0
     models: tuple[str, ...] = ("*",)
     write: bool = False
+    on_behalf: bool = False
 
     @property
     def weight(self) -> float:

@@ -60,6 +60,21 @@ def test_a_burst_is_remembered_while_traffic_goes_on_and_fades() -> None:
     assert decided[90] > decided[160] > decided[399] == 1
 
 
+def test_a_job_gets_workers_for_what_waits_outside_and_no_more_than_its_time_asks_for() -> None:
+    """10,000 requests of 0.1 s, of which gateways have 128 at a time."""
+
+    def after_a_minute(jobs_seconds: float, jobs: float) -> int:
+        memory, config = Memory(), replace(CONFIG, jobs_seconds=jobs_seconds)
+        for second in range(60):
+            demand = Demand("q", 128.0, 128.0, 0.1, jobs)
+            decision, memory = decide(float(second), Observation((demand,), ready=3), memory, config)
+        return decision.target
+
+    assert after_a_minute(300.0, 0.0) <= 1
+    assert 3 <= after_a_minute(300.0, 9872.0) <= 5
+    assert after_a_minute(100.0, 9872.0) == CONFIG.limits.most
+
+
 def test_a_worker_that_crashed_is_replaced_while_nobody_may_leave_and_when_it_is_needed() -> None:
     memory = Memory()
     for second in range(5):

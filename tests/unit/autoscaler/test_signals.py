@@ -7,6 +7,7 @@ import pytest
 from headrace.v1.fleet_pb2 import (
     LOAD_STATE_LOADING,
     LOAD_STATE_READY,
+    Backlog,
     Gateway,
     HeldModel,
     QueueDemand,
@@ -54,6 +55,21 @@ def fleet(*members: SeenWorker | SeenGateway) -> WatchFleetResponse:
 
 def instance(name: str, age: float = 100.0, *, leaving: bool = False) -> Instance:
     return Instance(name, frozenset({name}), age, leaving)
+
+
+def test_what_waits_of_jobs_belongs_to_the_version_that_they_go_to() -> None:
+    """Which that is, gateways tell: they always have some requests of a job."""
+    seen = fleet(gateway(accepted=128, in_flight=128))
+    seen.gateways[0].gateway.queues.add(name="digits", version=2, accepted=9, in_flight=1)
+    any_version, second = Backlog(id="j"), Backlog(id="k")
+    any_version.waiting.add(name="digits", requests=9000)
+    any_version.waiting.add(name="never asked for", requests=5)
+    second.waiting.add(name="digits", version=2, requests=70)
+    seen.backlogs.extend([any_version, second])
+    picture = Painter().paint(0, seen, 0, {}, [])
+    assert {str(queue.key): queue.jobs for queue in picture.queues} == {"digits:1": 9000, "digits:2": 70}
+    assert [demand.jobs for demand in picture.observation.demands] == [9000, 70]
+    assert picture.observation.backlog == 129
 
 
 def test_the_backlog_is_what_gateways_have_not_answered_whether_it_waits_or_runs() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from services.common.errors import InvalidArgument
+from services.jobs.job import Spec, Target
 from services.jobs.lines import Request, Result, check_endpoint, read_line
 from services.jobs.paging import page
 
@@ -25,6 +26,22 @@ def encoded(line: Any) -> bytes:
 def test_openai_lines_bring_their_own_url() -> None:
     assert read_line(encoded(CHAT), 1, "") == Request("a", "/v1/chat/completions", CHAT["body"])
     assert read_line(encoded(CHAT), 1, "/v1/chat/completions").url == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "target"),
+    [
+        (INFER, {}, Target("digits")),
+        ("/v2/models/digits/versions/3/infer", {}, Target("digits", 3)),
+        ("/v2/models/digits:canary/infer", {}, Target("digits")),
+        ("/v1/embeddings", {"model": "words:2"}, Target("words", 2)),
+        ("/v1/completions", {}, Target("")),
+        ("/v1/completions", {"model": 7}, Target("")),
+    ],
+)
+def test_a_request_names_its_model(url: str, body: dict[str, Any], target: Target) -> None:
+    assert Target.named(Request("a", url, body).model) == target
+    assert Target.named(str(target)) == target
 
 
 @pytest.mark.parametrize(
@@ -91,3 +108,10 @@ def test_pages_go_from_the_newest_to_the_oldest() -> None:
     assert page([], 2, "") == ([], False)
     with pytest.raises(InvalidArgument, match="after is 'x'"):
         page(["a"], 2, "x")
+
+
+def test_what_is_unsent_of_a_job_is_counted_by_model() -> None:
+    spec = Spec("job", 100, 4, 0, 60, models={"digits:2": 90, "words": 10})
+    assert spec.unsent(4) == {Target("digits", 2): 90, Target("words"): 10}
+    assert spec.unsent(1) == {Target("digits", 2): 23, Target("words"): 3}
+    assert set(spec.unsent(0).values()) == {0}
