@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 
-from benchmarks.llm.gpu.loads import Figures, Load, figures
+from benchmarks.llm.gpu.loads import PATIENCE, Figures, Load, figures
 
 
 @contextmanager
@@ -31,6 +31,8 @@ def run(manager: Any, load: Load) -> Figures:
     }
     arrivals: list[list[float]] = []
     while left:
+        if time.perf_counter() - began > PATIENCE:
+            raise TimeoutError(f"{len(left)} of {len(load.prompts)} requests are not done after {PATIENCE} s")
         result = manager.get_result(timeout=1)
         if result is None:
             if not manager.is_running():

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import quantiles
 
+# Seconds after which a load is given up, so that one engine that hangs leaves time for the others.
+PATIENCE = 90.0
+
 
 @dataclass(frozen=True, slots=True)
 class Load:

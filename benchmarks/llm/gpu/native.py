@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from benchmarks.llm.gpu.loads import Figures, Load, figures
+from benchmarks.llm.gpu.loads import PATIENCE, Figures, Load, figures
 from services.worker.llm.engine import Engine
 from services.worker.llm.graphs import eager
 from services.worker.llm.loading import LanguageModel
@@ -77,16 +77,17 @@ async def run(engine: Engine, load: Load, name: str, temperature: float = 0) -> 
     began, left = time.perf_counter(), len(places)
     for request_id, prompt in zip(places, load.prompts, strict=True):
         engine.submit(GenerationRequest(id=request_id, prompt=prompt, params=params, tenant=name))
-    async for outputs in engine.outputs():
-        now = time.perf_counter()
-        for output in outputs:
-            if output.error is not None:
-                raise output.error
-            tokens[places[output.id]].extend(output.token_ids)
-            arrivals[places[output.id]].extend([now] * len(output.token_ids))
-            left -= output.finish_reason is not None
-        if not left:
-            break
+    async with asyncio.timeout(PATIENCE):
+        async for outputs in engine.outputs():
+            now = time.perf_counter()
+            for output in outputs:
+                if output.error is not None:
+                    raise output.error
+                tokens[places[output.id]].extend(output.token_ids)
+                arrivals[places[output.id]].extend([now] * len(output.token_ids))
+                left -= output.finish_reason is not None
+            if not left:
+                break
     if wrong := [len(each) for each in tokens if len(each) != load.outputs]:
         raise AssertionError(f"{len(wrong)} requests brought {wrong[0]} tokens instead of {load.outputs}")
     return Answer(tokens, figures(began, arrivals))

@@ -37,13 +37,13 @@ def test_attention(shape: KVShape, decode: bool) -> None:
 
     if shape.dtype == torch.float32 and not decode:
         pytest.skip("compiles in 20 seconds")
-    kind, parts = "*bf16" if shape.dtype == torch.bfloat16 else "*fp32", 8 if decode else 1
+    kind = "*bf16" if shape.dtype == torch.bfloat16 else "*fp32"
     types = dict.fromkeys(("query", "keys", "values", "output"), kind)
     types |= dict.fromkeys(("part_sums", "part_weights"), "*fp32" if decode else kind)
     types |= dict.fromkeys(("tables", "tile_chunks", "tile_tokens", "rows", "firsts", "starts", "counts"), "*i32")
-    types |= dict.fromkeys(("columns", "query_token", "query_head", "window"), "i32")
+    types |= dict.fromkeys(("columns", "query_token", "query_head", "window", "parts"), "i32")
     types |= {"scale": "fp32", "cap": "fp32"}
-    constants = ours.constants(shape, rows=16 if decode else 64, parts=parts, decode=decode, capped=shape.size == 256)
+    constants = ours.constants(shape, rows=16 if decode else 64, split=decode, decode=decode, capped=shape.size == 256)
     made = compiled(ours._attend, types, constants, num_stages=ours.stages(shape.dtype))
     assert made.asm["cubin"]
     assert made.metadata.shared <= SHARED
@@ -52,5 +52,5 @@ def test_attention(shape: KVShape, decode: bool) -> None:
 def test_joining() -> None:
     from services.worker.llm.attention import triton as ours
 
-    types = {"output": "*bf16", "part_sums": "*fp32", "part_weights": "*fp32"}
-    assert compiled(ours._join, types, {"SIZE": 128, "WIDTH": 128, "PARTS": 8}).asm["cubin"]
+    types = {"output": "*bf16", "part_sums": "*fp32", "part_weights": "*fp32", "parts": "i32"}
+    assert compiled(ours._join, types, {"SIZE": 128, "WIDTH": 128, "MOST": 32}).asm["cubin"]

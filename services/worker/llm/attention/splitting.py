@@ -2,7 +2,7 @@
 
 # Keys that a part has at least, and the most parts: joining them costs, too.
 _PART_KEYS = 256
-_MOST_PARTS = 32
+MOST_PARTS = 32
 
 
 def parts(programs: int, longest: int, wanted: int) -> int:
@@ -13,5 +13,5 @@ def parts(programs: int, longest: int, wanted: int) -> int:
         longest: no context is longer, in tokens.
         wanted: programs that fill the GPU.
     """
-    most = min(wanted // programs, longest // _PART_KEYS, _MOST_PARTS)
+    most = min(wanted // programs, longest // _PART_KEYS, MOST_PARTS)
     return 1 << (most.bit_length() - 1) if most > 1 else 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from services.common.errors import FailedPrecondition
 from services.worker.llm.attention.port import KVShape, Rule, Step
-from services.worker.llm.attention.splitting import parts
+from services.worker.llm.attention.splitting import MOST_PARTS, parts
 from services.worker.llm.transfer import send
 
 # Query rows and keys of a tile; tl.dot takes no fewer than 16 rows.
@@ -30,7 +30,8 @@ _PROGRAMS = 2
 _PROCESSORS = 132
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+# How many parts there are changes from step to step, and must not mean another compilation.
+@triton.jit(do_not_specialize=["parts"])  # type: ignore[untyped-decorator]
 def _attend(  # type: ignore[no-untyped-def]  # Triton's language has no types
     query,
     keys,
@@ -51,6 +52,7 @@ def _attend(  # type: ignore[no-untyped-def]  # Triton's language has no types
     scale,
     cap,
     window,
+    parts,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -58,7 +60,7 @@ def _attend(  # type: ignore[no-untyped-def]  # Triton's language has no types
     BLOCK: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
-    PARTS: tl.constexpr,
+    SPLIT: tl.constexpr,
     DECODE: tl.constexpr,
     CAPPED: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -92,8 +94,8 @@ def _attend(  # type: ignore[no-untyped-def]  # Triton's language has no types
     if window > 0:
         begin = tl.maximum(0, start - window + 1) // KEYS * KEYS
     end = last + 1
-    if PARTS > 1:
-        each = tl.cdiv(tl.cdiv(end - begin, PARTS), KEYS) * KEYS
+    if SPLIT:
+        each = tl.cdiv(tl.cdiv(end - begin, parts), KEYS) * KEYS
         begin = begin + part * each
         end = tl.minimum(end, begin + each)
 
@@ -127,8 +129,8 @@ def _attend(  # type: ignore[no-untyped-def]  # Triton's language has no types
         total = total * shrink + tl.sum(weights, 1)
         best = new_best
     where = at * HEADS + head
-    if PARTS > 1:
-        slot = where * PARTS + part
+    if SPLIT:
+        slot = where * parts + part
         tl.store(part_weights + slot * 2, best, mask=real)
         tl.store(part_weights + slot * 2 + 1, total, mask=real)
         tl.store(part_sums + slot[:, None] * WIDTH + element[None, :], sums, mask=real[:, None])
@@ -138,19 +140,19 @@ def _attend(  # type: ignore[no-untyped-def]  # Triton's language has no types
         tl.store(output + where[:, None] * SIZE + element[None, :], result, mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["parts"])  # type: ignore[untyped-decorator]
 def _join(  # type: ignore[no-untyped-def]  # Triton's language has no types
-    output, part_sums, part_weights, SIZE: tl.constexpr, WIDTH: tl.constexpr, PARTS: tl.constexpr
+    output, part_sums, part_weights, parts, SIZE: tl.constexpr, WIDTH: tl.constexpr, MOST: tl.constexpr
 ):
     """One query head of one token: the parts' sums, each by the weight that its best score has beside the best."""
     place = tl.program_id(0).to(tl.int64)
-    part, element = tl.arange(0, PARTS), tl.arange(0, WIDTH)
-    slot = place * PARTS + part
-    best = tl.load(part_weights + slot * 2)
+    part, element = tl.arange(0, MOST), tl.arange(0, WIDTH)
+    real, slot = part < parts, place * parts + part
     # A part without keys has a best of -inf, and counts for nothing; the part with the token itself has one.
+    best = tl.load(part_weights + slot * 2, mask=real, other=-float("inf"))
     weight = tl.exp(best - tl.max(best, 0))
-    total = tl.sum(tl.load(part_weights + slot * 2 + 1) * weight, 0)
-    sums = tl.load(part_sums + slot[:, None] * WIDTH + element[None, :])
+    total = tl.sum(tl.load(part_weights + slot * 2 + 1, mask=real, other=0.0) * weight, 0)
+    sums = tl.load(part_sums + slot[:, None] * WIDTH + element[None, :], mask=real[:, None], other=0.0)
     result = tl.sum(sums * weight[:, None], 0) / total
     tl.store(output + place * SIZE + element, result.to(output.dtype.element_ty), mask=element < SIZE)
 
@@ -209,12 +211,12 @@ class TritonAttention:
             query, keys, values, output, sums, weights,
             step.tables, step.tables.stride(0), tile_chunks, tile_tokens,
             step.rows, step.firsts, step.starts, step.counts,
-            query.stride(0), query.stride(1), rule.scale, rule.cap, rule.window,
-            **constants(shape, rows=self._rows, parts=count, decode=self._cut is None, capped=rule.cap > 0),
+            query.stride(0), query.stride(1), rule.scale, rule.cap, rule.window, count,
+            **constants(shape, rows=self._rows, split=count > 1, decode=self._cut is None, capped=rule.cap > 0),
             num_stages=stages(shape.dtype),
         )  # fmt: skip
         if count > 1:
-            _join[(results,)](output, sums, weights, SIZE=shape.size, WIDTH=width(shape), PARTS=count)
+            _join[(results,)](output, sums, weights, count, SIZE=shape.size, WIDTH=width(shape), MOST=MOST_PARTS)
         return output
 
 
@@ -228,10 +230,11 @@ def stages(dtype: torch.dtype) -> int:
     return 1 if dtype == torch.float32 else 3
 
 
-def constants(shape: KVShape, *, rows: int, parts: int, decode: bool, capped: bool) -> dict[str, Any]:
+def constants(shape: KVShape, *, rows: int, split: bool, decode: bool, capped: bool) -> dict[str, Any]:
     """What the kernel is compiled for.
 
     Args:
+        split: programs share a chunk's keys, and another kernel joins what they find.
         decode: every chunk is a single token.
     """
     return {
@@ -242,7 +245,7 @@ def constants(shape: KVShape, *, rows: int, parts: int, decode: bool, capped: bo
         "BLOCK": shape.block_size,
         "ROWS": rows,
         "KEYS": _KEYS,
-        "PARTS": parts,
+        "SPLIT": split,
         "DECODE": decode,
         "CAPPED": capped,
         "PRECISION": "ieee",  # TF32 would round float32 to ten bits; 16-bit types do not care
