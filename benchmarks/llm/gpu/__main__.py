@@ -46,8 +46,8 @@ class Run:
         await part("attention", self._attention)
         await part("attention speed", self._attention_speed)
         speed = await part("memory bytes/s", self._memory)
-        length = max(scale.prompt + scale.outputs, scale.prompt + scale.lone_outputs)
-        model = models.random_model(scale, device, length)
+        # As one would serve it: a decode step is recorded for contexts of this length, though the loads' are shorter.
+        model = models.random_model(scale, device, min(8192, scale.config.max_position_embeddings))
         limit = max(speed.values()) / models.step_bytes(model.model) if speed else 0.0
         await self._native("headrace", model, limit, graphs=False)
         await self._native("headrace, CUDA graphs", model, limit, graphs=True)

@@ -8,11 +8,13 @@ from typing import Any
 from transformers import ContinuousBatchingConfig, GenerationConfig, PreTrainedModel
 
 from benchmarks.llm.gpu.loads import PATIENCE, Figures, Load, figures
+from benchmarks.llm.gpu.memory import release
 
 
 @contextmanager
 def manager_on(model: PreTrainedModel) -> Iterator[Any]:
     """A running manager with its own defaults, which are sized by the device's memory. It takes the model over."""
+    release()
     taken: Any = model
     taken.set_attn_implementation("sdpa")  # it takes flash attention by itself, where that is installed
     config = GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=512)

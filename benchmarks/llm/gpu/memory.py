@@ -1,5 +1,6 @@
 """How fast the device's memory is: the limit of decoding one sequence."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,13 @@ def bandwidth(device: torch.device, size: int) -> dict[str, float]:
         "read": size / _seconds(source.sum, device),
         "copy": 2 * size / _seconds(lambda: target.copy_(source), device),
     }
+
+
+def release() -> None:
+    """Gives back what nobody refers to any more: the next to come takes what is free."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def synchronize(device: torch.device) -> None:

@@ -1,16 +1,14 @@
 """The native engine as a subject, with a model that is in memory already."""
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-import torch
-
 from benchmarks.llm.gpu.loads import PATIENCE, Figures, Load, figures
+from benchmarks.llm.gpu.memory import release
 from services.worker.llm.engine import Engine
 from services.worker.llm.graphs import eager
 from services.worker.llm.loading import LanguageModel
@@ -34,7 +32,7 @@ class Answer:
 async def engine_on(
     language_model: LanguageModel, options: EngineOptions, *, graphs: bool = False
 ) -> AsyncIterator[Engine]:
-    """An engine as `open_engine` makes it of a folder; its memory is free again afterwards.
+    """An engine as `open_engine` makes it of a folder.
 
     Args:
         graphs: whether decode steps are CUDA graphs; without CUDA they have fixed sizes as these do.
@@ -42,6 +40,7 @@ async def engine_on(
     on_cuda = language_model.device.type == "cuda"
     options = replace(options, cuda_graphs=graphs and on_cuda)
     capture = eager if graphs and not on_cuda else None
+    release()
     thread = ThreadPoolExecutor(1, thread_name_prefix="llm-engine")
     words = tokenizer()
 
@@ -56,12 +55,8 @@ async def engine_on(
             yield engine
         finally:
             await engine.close()
-            del engine
     finally:
         thread.shutdown()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 async def run(engine: Engine, load: Load, name: str, temperature: float = 0) -> Answer:
