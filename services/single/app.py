@@ -24,13 +24,12 @@ from services.gateway.routes import Routes
 from services.gateway.settings import GatewaySettings
 from services.gateway.text.service import TextGeneration
 from services.single.backend import LocalBackend
-from services.single.finding import find
+from services.single.finding import Found, find
+from services.single.loading import load
 from services.single.text import LocalText
 from services.worker.device import Device
 from services.worker.llm.port import EngineStats
-from services.worker.loading import warm_up
 from services.worker.observation import BatchObserver
-from services.worker.runtime import load_model
 from services.worker.text.loading import text_opener
 from services.worker.text.observation import TextObserver
 
@@ -75,12 +74,13 @@ async def single(settings: GatewaySettings, front: str, advertise: str, tls: Tls
 async def _single(
     settings: SingleSettings, telemetry: Telemetry, access: Access | None, tls: Tls | None
 ) -> AsyncIterator[Single]:
-    folder, version = await find(settings.model, settings.registry, Path(settings.cache), tls)
+    found = await find(settings.model, settings.registry, Path(settings.cache), tls)
+    version = found.version
     routes = Routes()
     routes.update(Model(name=version.name, versions=[version]))
     observer = Observer(telemetry, queued=False)
     serving = _text if version.spec.HasField("text") else _tensors
-    async with serving(folder, version, settings.threads, telemetry) as backend:
+    async with serving(found, settings.threads, telemetry) as backend:
         text = TextGeneration(routes, backend, observer)
         protocol = ProtocolService(routes, backend, observer, ready=backend.ready, control=NoControl()).methods()
         router = openai_router(text, routes, model_infer(protocol))
@@ -89,26 +89,26 @@ async def _single(
 
 
 @asynccontextmanager
-async def _tensors(folder: Path, version: ModelVersion, threads: int, telemetry: Telemetry) -> AsyncIterator[Backend]:
+async def _tensors(found: Found, threads: int, telemetry: Telemetry) -> AsyncIterator[Backend]:
     """A model of tensors, loaded and warm: one request at a time."""
     device = Device(threads)
     try:
-        model = await device.run(lambda: load_model(folder, version.spec, threads))
-        await device.run(lambda: warm_up(model, version.spec))
-        yield LocalBackend(model, version, device, _batches(version, telemetry))
+        model = await device.run(lambda: load(found, threads))
+        yield LocalBackend(model, found.version, device, _batches(found.version, telemetry))
     finally:
         device.close()
 
 
 @asynccontextmanager
-async def _text(folder: Path, version: ModelVersion, threads: int, telemetry: Telemetry) -> AsyncIterator[Backend]:
+async def _text(found: Found, threads: int, telemetry: Telemetry) -> AsyncIterator[Backend]:
     """A language model, loaded: many requests at a time."""
+    version = found.version
 
     def observe(stats: Callable[[], EngineStats | None]) -> TextObserver:
         return TextObserver(telemetry, stats, name=(version.name, version.version), system="")
 
     opener = text_opener(version.spec, threads)
-    backend = LocalText(version, lambda: opener(folder), observe)
+    backend = LocalText(version, lambda: opener(found.folder), observe)
     await backend.load()
     _batches(version, telemetry)
     try:

@@ -4,16 +4,19 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from headrace import Client
+from headrace.client.errors import NotFoundError
 from headrace.client.registry import RegistryClient
-from tests.e2e.conftest import ready
+from tests.e2e.conftest import FRONTS, ready
 from tests.e2e.test_clients import PYTHON, ROOT
 from tests.e2e.test_telemetry import spans_of
 from tests.support.collector import Received, collecting
+from tests.support.single import replica, serve_command
 from tests.support.stack import RunningStack, running_stack, wait_until
 
 NAMES = ("tokenise", "embed", "classify", "prose")
@@ -44,6 +47,30 @@ def test_tritonclient(running: RunningStack) -> None:
     command = [str(PYTHON), "tests/clients/triton_ensembles.py", running.address("gateway")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("front", FRONTS)
+def test_a_single_replica_serves_it_from_one_process(running: RunningStack, front: str, tmp_path: Path) -> None:
+    texts = {"text_input": np.array(["return x", "the quick brown fox"], object)}
+    with Client(running.address("gateway")) as client:
+        expected = client.infer("prose", texts, timeout=60).outputs
+    options = ("--registry", running.address("registry"), "--front", front)
+    with replica("prose", tmp_path / "replica", *options) as one, Client(one.grpc) as client:
+        result = client.infer("prose", texts, timeout=60)
+        assert result.outputs.keys() == expected.keys()
+        for name, output in result.outputs.items():
+            assert output.shape == expected[name].shape
+            assert output.ravel().tolist() == pytest.approx(expected[name].ravel().tolist())
+        assert [stage["model"] for stage in result.receipt["stages"]] == list(NAMES[:3])
+        with pytest.raises(NotFoundError, match="no model 'embed'"):
+            client.infer("embed", texts)
+
+
+def test_an_ensemble_that_is_not_pushed_is_not_served(tmp_path: Path) -> None:
+    command = serve_command("examples/ensemble", "--registry", "127.0.0.1:9")
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2, ended.stderr
+    assert "headrace push ensemble examples/ensemble" in ended.stderr
 
 
 def test_the_receipt_and_the_trace_say_what_each_step_took(running: RunningStack, collector: Received) -> None:

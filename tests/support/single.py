@@ -58,9 +58,11 @@ def replica(model: str, folder: Path, *options: str) -> Iterator[Replica]:
         assert process.stdout is not None
         words = process.stdout.readline().split()
         assert words[:2] == ["ready", "single"], log.read_text()
-        yield Replica(process, words[2], words[3], log)
-        process.terminate()
-        process.wait(60)
+        try:
+            yield Replica(process, words[2], words[3], log)
+        finally:
+            process.terminate()
+            process.wait(60)
     assert process.returncode == 0, log.read_text()
 
 

@@ -43,8 +43,6 @@ def load_model(folder: Path, spec: ModelSpec, threads: int) -> LoadedModel:
             f"runtime '{spec.runtime}' is not installed on this worker ({error}); pip install"
             f" 'headrace[worker-{_EXTRAS.get(spec.runtime, spec.runtime)}]'"
         ) from error
-    if spec.runtime == "ensemble":
-        raise FailedPrecondition("an ensemble is several models; a single replica serves one: use `headrace up`")
     raise FailedPrecondition(
         f"no runtime '{spec.runtime}'; known are 'onnx', 'torch', 'embedding', 'tokenizer' and 'identity'"
     )
