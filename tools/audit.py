@@ -18,7 +18,13 @@ def verdict(report: dict[str, list[dict[str, object]]]) -> tuple[int, list[str]]
     found = [(each["name"], each["version"], vuln) for each in every for vuln in _vulnerabilities(each)]
     lines = [f"{name} {version}: {vuln['id']}, fixed in {vuln['fix_versions']}" for name, version, vuln in found]
     lines.append(f"{len(every) - len(skipped)} of {len(every)} packages audited, {len(found)} known vulnerabilities")
-    if skipped:
+    if len(skipped) == len(every):
+        # pip-audit says of each package that it is "not found on PyPI".
+        lines = [
+            "NOT AUDITED: no package at all is known where pip-audit asks, so there is no vulnerability database"
+            " behind it (mirrors have none); run this where PyPI itself can be reached"
+        ]
+    elif skipped:
         lines.append(f"NOT AUDITED: {len(skipped)}; the first: {skipped[0]['skip_reason']}")
     return (1 if found else 2 if skipped else 0), lines
 

@@ -19,6 +19,7 @@ UNASKED = {"name": "c", "version": "3", "skip_reason": "not found"}
         ([FINE], 0, "1 of 1 packages audited, 0 known"),
         ([FINE, BAD], 1, "b 2: CVE-1, fixed in ['3']"),
         ([FINE, UNASKED], 2, "NOT AUDITED: 1; the first: not found"),
+        ([UNASKED, UNASKED], 2, "there is no vulnerability database"),
         ([BAD, UNASKED], 1, "1 of 2 packages audited, 1 known"),
     ],
 )
