@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable
@@ -14,6 +15,9 @@ from headrace.cli.pool import WorkerPool
 from headrace.cli.ports import free_port
 from headrace.cli.supervisor import Child, StartError
 
+# The embedded broker in a process of its own.
+APART = "embedded://"
+
 
 @dataclass(frozen=True, slots=True)
 class StackOptions:
@@ -21,7 +25,8 @@ class StackOptions:
 
     Attributes:
         metrics_port: the gateway's Prometheus endpoint; the other processes take free ports, told in stack.json.
-        broker, store: URLs; empty: the embedded broker, a folder below `data`.
+        broker, store: URLs; empty: the embedded broker, a folder below `data`. That broker lives in the gateway; with
+            several gateways, or as `embedded://`, it is a process of its own.
         workers: how many at the start, and the fewest.
         most_workers: an autoscaler adds as many as are needed, up to this; 0: none, `workers` it is.
         worker_memory: what models may take in each worker; empty: no limit.
@@ -60,6 +65,8 @@ class Stack:
         self._fixed: list[Child] = []
         self._shared: dict[str, str] = {}
         self._autoscaler = self._jobs = ""
+        # With one gateway the embedded broker lives in it; workers show this.
+        self._broker_token = secrets.token_urlsafe(24)
         self._workers = WorkerPool(self._make_worker, self._keep, self._write_state, say)
         self._metrics: dict[str, str] = {}
         self.started = asyncio.Event()
@@ -90,10 +97,10 @@ class Stack:
         for folder in ("logs", "store", "cache"):
             (options.data / folder).mkdir(parents=True, exist_ok=True)
         broker = options.broker
-        if not broker:
+        if broker == APART or (not broker and options.gateways > 1):
             listen = {"LISTEN": self._listen(options.broker_port)}
             child = await self._begin("broker", "services.broker", listen, f"{options.host}:0")
-            broker = f"embedded://{child.address}"
+            broker = f"{APART}{child.address}"
         store = options.store or (options.data / "store").resolve().as_uri()
         settings = {"LISTEN": self._listen(options.registry_port), "STORE": store}
         registry = await self._begin("registry", "services.registry", settings, f"{options.host}:0")
@@ -103,7 +110,9 @@ class Stack:
         # Gateways and job service know each other: one address must stand before either is there.
         self._jobs = _with_port(self._listen(options.jobs_port))
         for number in range(1, options.gateways + 1):
-            await self._begin_gateway(number)
+            gateway = await self._begin_gateway(number)
+        if not broker:
+            self._shared["BROKER"] = f"{APART}{self._broker_token}@{gateway.address}"
         await asyncio.gather(self._begin_jobs(store), self._begin_workers())
         if options.most_workers:
             await self._begin_autoscaler(supervisor, store)
@@ -132,14 +141,16 @@ class Stack:
         settings["LISTEN"] = self._autoscaler
         await self._begin("autoscaler", "services.autoscaler", settings, f"{options.host}:0")
 
-    async def _begin_gateway(self, number: int) -> None:
+    async def _begin_gateway(self, number: int) -> Child:
         """The first takes the ports that were asked for and is just `gateway`; further ones take free ports."""
         options, first = self._options, number == 1
         settings = self._shared | {"FRONT": options.front, "LISTEN": self._listen(options.port if first else 0)}
         settings |= {"AUTOSCALER": self._autoscaler, "JOBS": self._jobs}
         settings["HTTP_LISTEN"] = _with_port(f"{options.host}:{options.http_port if first else 0}")
+        if not self._shared["BROKER"]:
+            settings["BROKER_TOKEN"] = self._broker_token
         metrics = self._listen(options.metrics_port if first else 0)
-        await self._begin("gateway" if first else f"gateway-{number}", "services.gateway", settings, metrics)
+        return await self._begin("gateway" if first else f"gateway-{number}", "services.gateway", settings, metrics)
 
     def _make(self, name: str, module: str, settings: dict[str, str], metrics: str) -> Child:
         settings["METRICS"] = self._metrics[name] = _with_port(metrics)

@@ -25,12 +25,18 @@ def up(
     metrics_port: Annotated[int, typer.Option(help="The gateway's Prometheus endpoint.")] = 8002,
     http_port: Annotated[int, typer.Option(help="HTTP with the grpc front.")] = 8000,
     registry_port: Annotated[int, typer.Option(help="The registry.")] = 8003,
-    broker_port: Annotated[int, typer.Option(help="The embedded broker.")] = 8004,
+    broker_port: Annotated[int, typer.Option(help="The embedded broker, where it is a process of its own.")] = 8004,
     autoscaler_port: Annotated[int, typer.Option(help="The autoscaler, if --workers is a range.")] = 8005,
     jobs_port: Annotated[int, typer.Option(help="The job service.")] = 8006,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
-    broker: Annotated[str, typer.Option(help="Another broker than the embedded one, as a URL.")] = "",
+    broker: Annotated[
+        str,
+        typer.Option(
+            help="amqp://… of RabbitMQ; embedded:// is the embedded broker in a process of its own, as with several"
+            " gateways: by itself it lives in the gateway."
+        ),
+    ] = "",
     store: Annotated[str, typer.Option(help="s3://bucket/prefix?endpoint=… instead of a folder.")] = "",
     worker_memory: Annotated[
         str,

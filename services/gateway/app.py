@@ -2,11 +2,14 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.common.broker.connect import connect, messaging_system
+from services.common.broker.embedded.client import EmbeddedBroker, hosted
+from services.common.broker.embedded.host import BrokerHost
+from services.common.broker.port import Broker
 from services.common.catalog_watch import CatalogWatch
 from services.common.rpc import channel
 from services.common.telemetry.setup import Telemetry, start
@@ -17,6 +20,7 @@ from services.gateway.calls import MethodTable, Stream
 from services.gateway.console.live import live
 from services.gateway.console.pages import console_router
 from services.gateway.demand import report_demand
+from services.gateway.dispatch.broker_here import BrokerHere
 from services.gateway.dispatch.links import ReplyChannel
 from services.gateway.dispatch.pending import PendingTable
 from services.gateway.dispatch.queue_backend import QueueBackend
@@ -37,6 +41,7 @@ from services.gateway.status import StatusService
 from services.gateway.text.service import TextGeneration
 
 SYNC_SECONDS = 30.0
+START_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ async def _gateway(
         for backend in backends:
             backend.broker_restored()
 
-    broker = await connect(settings.broker, name=f"gateway {gateway_id}", on_restored=on_restored, tls=tls)
+    broker, shared = await _broker(settings, f"gateway {gateway_id}", on_restored, tls)
     backend = QueueBackend(
         broker,
         pending,
@@ -108,7 +113,7 @@ async def _gateway(
         inline_bytes=settings.inline_bytes,
         restored=restored,
         on_republished=observer.republished,
-        system=messaging_system(settings.broker),
+        system="headrace" if settings.broker_token else messaging_system(settings.broker),
     )
     backends.append(backend)
     async with channel(settings.registry, tls) as registry, jobs_behind(settings.jobs, tls) as jobs:
@@ -136,6 +141,7 @@ async def _gateway(
             **protocol,
             **text.methods(),
             **status.methods(),
+            **shared,
             "/headrace.v1.ReplyService/Attach": Stream(replies.attach),
         }
         outcomes = OutcomeReporter(gateway_id, routes, observer, shadows, registry)
@@ -156,3 +162,15 @@ async def _gateway(
                 reporter.cancel()
                 reporting.cancel()
     await broker.close()
+
+
+async def _broker(
+    settings: GatewaySettings, name: str, on_restored: Callable[[], None], tls: Tls | None
+) -> tuple[Broker, MethodTable]:
+    """The broker, and the methods by which others reach it where it lives here. Raises Unavailable, InvalidArgument."""
+    if not settings.broker_token:
+        return await connect(settings.broker, name=name, on_restored=on_restored, tls=tls), {}
+    host = BrokerHost()
+    broker = EmbeddedBroker("this gateway", hosted(host))
+    await broker.start(START_SECONDS)
+    return broker, BrokerHere(host, settings.broker_token).methods()

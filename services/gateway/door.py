@@ -14,8 +14,8 @@ from services.gateway.calls import Call, MethodTable, Stream, Unary
 _PROTOCOL = "/inference.GRPCInferenceService"
 # What load balancers and clients ask before they have anything to say; none of it tells what is served.
 OPEN_METHODS = {f"{_PROTOCOL}/{name}" for name in ("ServerLive", "ServerReady", "ServerMetadata")}
-# Workers prove themselves by what they read from the queue.
-OPEN_METHODS |= {"/headrace.v1.ReplyService/Attach"}
+# Workers prove themselves by what they read from the queue, or by the token of the broker that lives here.
+OPEN_METHODS |= {"/headrace.v1.ReplyService/Attach", "/headrace.v1.BrokerService/Attach"}
 OPEN_PATHS = {"/v2", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 # The console's page, which says nothing before it has a key; not its live data.
 OPEN_PATHS |= {"/", "/console", "/console/console.js", "/console/console.css", "/console/icon.svg"}

@@ -22,6 +22,8 @@ class GatewaySettings(ServiceSettings):
         max_request_bytes: larger requests are refused.
         autoscaler: host:port of the autoscaler, for the console; empty: there is none.
         jobs: host:port of the job service, for /v1/files and /v1/batches; empty: they are not offered.
+        broker_token: with this set the embedded broker lives in this gateway, instead of the one at `broker`; workers
+            attach to it at `embedded://TOKEN@host:port` of this gateway. For stacks of one gateway.
         drain_seconds: how long SIGTERM waits for calls in flight.
     """
 
@@ -33,6 +35,7 @@ class GatewaySettings(ServiceSettings):
     max_request_bytes: int = Field(default=64 * 1024 * 1024, ge=1)
     autoscaler: str = ""
     jobs: str = ""
+    broker_token: str = ""
     drain_seconds: float = Field(default=30.0, ge=0)
 
     def advertised(self) -> str:

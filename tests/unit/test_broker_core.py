@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.broker.core import BrokerCore, CoreConsumer
+from services.common.broker.embedded.core import BrokerCore, CoreConsumer
 from services.common.broker.port import Depth, Message, QueueSpec
 from services.common.errors import NotFound, QueueFull
 

@@ -99,7 +99,7 @@ PURE: dict[str, set[str]] = {
     "services.jobs.chunks": set(),
     "services.jobs.paging": set(),
     "services.jobs.job": {"services.jobs.chunks"},
-    "services.broker.core": {"services.common.broker.port"},
+    "services.common.broker.embedded.core": {"services.common.broker.port"},
     "services.gateway.hosts.framing": {"services.gateway.calls"},
     "services.gateway.hosts.envoy_config": set(),
     "services.gateway.hosts.envoy_tls": set(),

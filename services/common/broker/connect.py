@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from services.common.broker.embedded import EmbeddedBroker
+from services.common.broker.embedded.client import EmbeddedBroker, dialled
 from services.common.broker.port import Broker
 from services.common.errors import InvalidArgument
 from services.common.tls import Tls
@@ -22,7 +22,7 @@ async def connect(
     """Connects, and stays connected for ever: queues and consumers are restored after each break.
 
     Args:
-        url: `embedded://host:port`, or RabbitMQ's `amqp://user:password@host:port/vhost` (`amqps` for TLS).
+        url: `embedded://[token@]host:port`, or RabbitMQ's `amqp://user:password@host:port/vhost` (`amqps` for TLS).
         name: who connects, as the broker's operators see it.
         on_restored: called on the event loop after each re-connection, once consumers are back.
         tls: for the embedded broker and for amqps, which without it believes the system's issuers.
@@ -31,9 +31,11 @@ async def connect(
         InvalidArgument: the URL is not one.
         Unavailable: no broker answers within 30 seconds.
     """
-    scheme = urlsplit(url).scheme
+    parts = urlsplit(url)
+    scheme = parts.scheme
     if scheme == "embedded":
-        embedded = EmbeddedBroker(urlsplit(url).netloc, on_restored, tls)
+        token, _, address = parts.netloc.rpartition("@")
+        embedded = EmbeddedBroker(address, dialled(address, token, tls), on_restored)
         await embedded.start(PATIENCE_SECONDS)
         return embedded
     if scheme in ("amqp", "amqps"):

@@ -14,7 +14,13 @@ from services.gateway.protocol.reflection import Reflection
 Send = Callable[[Event], Awaitable[None]]
 # Streams that workers, balancers and open consoles hold: they go on until the callers' requests are done, and nothing
 # waits for their end.
-_INTERNAL = ("/headrace.v1.ReplyService/", "/grpc.health.v1.Health/", "/grpc.reflection.", "/console/live")
+_INTERNAL = (
+    "/headrace.v1.ReplyService/",
+    "/headrace.v1.BrokerService/",
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.",
+    "/console/live",
+)
 
 
 class Gate:

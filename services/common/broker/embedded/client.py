@@ -1,17 +1,20 @@
 """The embedded broker's client: implements `Broker` over one BrokerService.Attach stream that is begun again whenever
-it breaks."""
+it breaks; where the broker lives in this very process, over its sessions."""
 
 import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import grpc
 
 from headrace.v1.broker_pb2 import (
+    BrokerServiceAttachRequest,
+    BrokerServiceAttachResponse,
     CancelConsumer,
     Consume,
     Declare,
@@ -21,7 +24,8 @@ from headrace.v1.broker_pb2 import (
     QueuedMessage,
 )
 from headrace.v1.broker_pb2_grpc import BrokerServiceStub
-from services.common.broker.embedded_stream import EmbeddedDelivery, Stream
+from services.common.broker.embedded.host import TOKEN, BrokerHost
+from services.common.broker.embedded.stream import EmbeddedDelivery, Stream
 from services.common.broker.port import Consumer, Delivery, Depth, Message, QueueSpec
 from services.common.errors import NotFound, Unavailable
 from services.common.rpc import channel
@@ -34,6 +38,27 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
 CLOSE_SECONDS = 2.0
+
+# Begins a stream: takes our frames, gives the broker's.
+Attach = Callable[[AsyncIterator[BrokerServiceAttachRequest]], AsyncIterable[BrokerServiceAttachResponse]]
+
+
+@asynccontextmanager
+async def dialled(address: str, token: str, tls: Tls | None) -> AsyncIterator[Attach]:
+    """Streams to a broker in another process.
+
+    Args:
+        token: what it wants to be shown; empty: nothing.
+    """
+    async with channel(address, tls) as connection:
+        stub: BrokerServiceAsyncStub = BrokerServiceStub(connection)
+        metadata = ((TOKEN, token),) if token else ()
+        yield lambda frames: stub.Attach(frames, metadata=metadata)
+
+
+def hosted(host: BrokerHost) -> AbstractAsyncContextManager[Attach]:
+    """Streams to the broker in this process."""
+    return nullcontext(host.attach)
 
 
 @dataclass(slots=True, eq=False)
@@ -50,11 +75,22 @@ class EmbeddedConsumer:
 
 
 class EmbeddedBroker:
-    """One connection for life; a task keeps it up."""
+    """One connection for life; a task keeps it up.
 
-    def __init__(self, address: str, on_restored: Callable[[], None] | None, tls: Tls | None = None) -> None:
+    Args:
+        address: where the broker is, for messages.
+        connecting: what the connection's streams are begun with, while it lasts.
+        on_restored: called after each re-connection.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        connecting: AbstractAsyncContextManager[Attach],
+        on_restored: Callable[[], None] | None = None,
+    ) -> None:
         self._address = address
-        self._tls = tls
+        self._connecting = connecting
         self._on_restored = on_restored
         self._stream: Stream | None = None
         self._up = asyncio.Event()
@@ -137,11 +173,10 @@ class EmbeddedBroker:
 
     async def _run(self) -> None:
         """Keeps a stream up until we are closed."""
-        async with channel(self._address, self._tls) as connection:
-            stub: BrokerServiceAsyncStub = BrokerServiceStub(connection)
+        async with self._connecting as attach:
             while not self._closing:
                 try:
-                    await self._attach(stub)
+                    await self._attach(attach)
                 except grpc.RpcError as error:
                     if self._up.is_set():
                         log.warning("lost the embedded broker at %s: %s", self._address, error)
@@ -152,12 +187,12 @@ class EmbeddedBroker:
                 if not self._closing:
                     await asyncio.sleep(RETRY_SECONDS)
 
-    async def _attach(self, stub: "BrokerServiceAsyncStub") -> None:
+    async def _attach(self, attach: Attach) -> None:
         """One stream until it breaks: re-declare and re-consume, then serve."""
         self._stream = stream = Stream(self._address)
         restoring: asyncio.Task[None] | None = None
         try:
-            async for frame in stub.Attach(stream.frames()):
+            async for frame in attach(stream.frames()):
                 if restoring is None:
                     restoring = asyncio.create_task(self._restore(stream), name="restoring consumers")
                 for result in frame.results:
