@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from headrace.v1 import text_generation_pb2 as headrace_dot_v1_dot_text__generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/reply.proto\x12\x0bheadrace.v1\x1a!headrace/v1/text_generation.proto\"\xa4\x01\n\rAttachRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.headrace.v1.WorkerHello\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12#\n\x07replies\x18\x03 \x03(\x0b\x32\x12.headrace.v1.Reply\x12\"\n\x06\x63laims\x18\x04 \x03(\x0b\x32\x12.headrace.v1.Claim\x12\x0f\n\x07\x66\x65tches\x18\x05 \x03(\x04\"X\n\x0bWorkerHello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\ngateway_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\"\xed\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.headrace.v1.ReplyErrorH\x00\x12\'\n\x05\x63hunk\x18\x06 \x01(\x0b\x32\x16.headrace.v1.TextChunkH\x00\x12\x12\n\x08released\x18\x07 \x01(\x08H\x00\x12\x0c\n\x04more\x18\x04 \x01(\x08\x12%\n\x07receipt\x18\x05 \x01(\x0b\x32\x14.headrace.v1.Receipt\x12!\n\x05usage\x18\x08 \x01(\x0b\x32\x12.headrace.v1.UsageB\t\n\x07outcome\"+\n\nReplyError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xaf\x01\n\x07Receipt\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x10\n\x08\x62\x61tch_us\x18\x02 \x01(\x04\x12\x12\n\ncompute_us\x18\x03 \x01(\x04\x12\x12\n\nbatch_rows\x18\x04 \x01(\r\x12\x16\n\x0e\x62\x61tch_requests\x18\x05 \x01(\r\x12\x15\n\rmodel_version\x18\x06 \x01(\x03\x12)\n\x06stages\x18\x07 \x03(\x0b\x32\x19.headrace.v1.StageReceipt\"B\n\x0cStageReceipt\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x12\n\ncompute_us\x18\x03 \x01(\x04\"\x13\n\x05\x43laim\x12\n\n\x02id\x18\x01 \x01(\x04\"\x9b\x01\n\x0e\x41ttachResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x12&\n\x08verdicts\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Verdict\x12*\n\x08payloads\x18\x03 \x03(\x0b\x32\x18.headrace.v1.PayloadPart\x12\x11\n\tcancelled\x18\x04 \x03(\x04\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"\\\n\x07Verdict\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0b\n\x03run\x18\x02 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\'\n\x08progress\x18\x04 \x03(\x0b\x32\x15.headrace.v1.Progress\"L\n\x08Progress\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"C\n\x0bPayloadPart\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x0c\n\x04gone\x18\x04 \x01(\x08\x32W\n\x0cReplyService\x12G\n\x06\x41ttach\x12\x1a.headrace.v1.AttachRequest\x1a\x1b.headrace.v1.AttachResponse\"\x00(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17headrace/v1/reply.proto\x12\x0bheadrace.v1\x1a!headrace/v1/text_generation.proto\"\xb3\x01\n\rAttachRequest\x12\'\n\x05hello\x18\x01 \x01(\x0b\x32\x18.headrace.v1.WorkerHello\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12#\n\x07replies\x18\x03 \x03(\x0b\x32\x12.headrace.v1.Reply\x12\"\n\x06\x63laims\x18\x04 \x03(\x0b\x32\x12.headrace.v1.Claim\x12\x0f\n\x07\x66\x65tches\x18\x05 \x03(\x04\x12\r\n\x05hurry\x18\x06 \x01(\x08\"X\n\x0bWorkerHello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x12\n\ngateway_id\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x13\n\x0bincarnation\x18\x04 \x01(\t\"\xed\x01\n\x05Reply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x04\x62ody\x18\x02 \x01(\x0cH\x00\x12(\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x17.headrace.v1.ReplyErrorH\x00\x12\'\n\x05\x63hunk\x18\x06 \x01(\x0b\x32\x16.headrace.v1.TextChunkH\x00\x12\x12\n\x08released\x18\x07 \x01(\x08H\x00\x12\x0c\n\x04more\x18\x04 \x01(\x08\x12%\n\x07receipt\x18\x05 \x01(\x0b\x32\x14.headrace.v1.Receipt\x12!\n\x05usage\x18\x08 \x01(\x0b\x32\x12.headrace.v1.UsageB\t\n\x07outcome\"+\n\nReplyError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\r\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xaf\x01\n\x07Receipt\x12\x10\n\x08queue_us\x18\x01 \x01(\x04\x12\x10\n\x08\x62\x61tch_us\x18\x02 \x01(\x04\x12\x12\n\ncompute_us\x18\x03 \x01(\x04\x12\x12\n\nbatch_rows\x18\x04 \x01(\r\x12\x16\n\x0e\x62\x61tch_requests\x18\x05 \x01(\r\x12\x15\n\rmodel_version\x18\x06 \x01(\x03\x12)\n\x06stages\x18\x07 \x03(\x0b\x32\x19.headrace.v1.StageReceipt\"B\n\x0cStageReceipt\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x12\n\ncompute_us\x18\x03 \x01(\x04\"\x13\n\x05\x43laim\x12\n\n\x02id\x18\x01 \x01(\x04\"\x9b\x01\n\x0e\x41ttachResponse\x12\x10\n\x08received\x18\x01 \x01(\x04\x12&\n\x08verdicts\x18\x02 \x03(\x0b\x32\x14.headrace.v1.Verdict\x12*\n\x08payloads\x18\x03 \x03(\x0b\x32\x18.headrace.v1.PayloadPart\x12\x11\n\tcancelled\x18\x04 \x03(\x04\x12\x10\n\x08\x64raining\x18\x05 \x01(\x08\"\\\n\x07Verdict\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0b\n\x03run\x18\x02 \x01(\x08\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\'\n\x08progress\x18\x04 \x03(\x0b\x32\x15.headrace.v1.Progress\"L\n\x08Progress\x12\r\n\x05index\x18\x01 \x01(\r\x12\x11\n\ttoken_ids\x18\x02 \x03(\r\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x10\n\x08\x66inished\x18\x04 \x01(\x08\"C\n\x0bPayloadPart\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x0c\n\x04gone\x18\x04 \x01(\x08\x32W\n\x0cReplyService\x12G\n\x06\x41ttach\x12\x1a.headrace.v1.AttachRequest\x1a\x1b.headrace.v1.AttachResponse\"\x00(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,27 +33,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'headrace.v1.reply_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ATTACHREQUEST']._serialized_start=76
-  _globals['_ATTACHREQUEST']._serialized_end=240
-  _globals['_WORKERHELLO']._serialized_start=242
-  _globals['_WORKERHELLO']._serialized_end=330
-  _globals['_REPLY']._serialized_start=333
-  _globals['_REPLY']._serialized_end=570
-  _globals['_REPLYERROR']._serialized_start=572
-  _globals['_REPLYERROR']._serialized_end=615
-  _globals['_RECEIPT']._serialized_start=618
-  _globals['_RECEIPT']._serialized_end=793
-  _globals['_STAGERECEIPT']._serialized_start=795
-  _globals['_STAGERECEIPT']._serialized_end=861
-  _globals['_CLAIM']._serialized_start=863
-  _globals['_CLAIM']._serialized_end=882
-  _globals['_ATTACHRESPONSE']._serialized_start=885
-  _globals['_ATTACHRESPONSE']._serialized_end=1040
-  _globals['_VERDICT']._serialized_start=1042
-  _globals['_VERDICT']._serialized_end=1134
-  _globals['_PROGRESS']._serialized_start=1136
-  _globals['_PROGRESS']._serialized_end=1212
-  _globals['_PAYLOADPART']._serialized_start=1214
-  _globals['_PAYLOADPART']._serialized_end=1281
-  _globals['_REPLYSERVICE']._serialized_start=1283
-  _globals['_REPLYSERVICE']._serialized_end=1370
+  _globals['_ATTACHREQUEST']._serialized_end=255
+  _globals['_WORKERHELLO']._serialized_start=257
+  _globals['_WORKERHELLO']._serialized_end=345
+  _globals['_REPLY']._serialized_start=348
+  _globals['_REPLY']._serialized_end=585
+  _globals['_REPLYERROR']._serialized_start=587
+  _globals['_REPLYERROR']._serialized_end=630
+  _globals['_RECEIPT']._serialized_start=633
+  _globals['_RECEIPT']._serialized_end=808
+  _globals['_STAGERECEIPT']._serialized_start=810
+  _globals['_STAGERECEIPT']._serialized_end=876
+  _globals['_CLAIM']._serialized_start=878
+  _globals['_CLAIM']._serialized_end=897
+  _globals['_ATTACHRESPONSE']._serialized_start=900
+  _globals['_ATTACHRESPONSE']._serialized_end=1055
+  _globals['_VERDICT']._serialized_start=1057
+  _globals['_VERDICT']._serialized_end=1149
+  _globals['_PROGRESS']._serialized_start=1151
+  _globals['_PROGRESS']._serialized_end=1227
+  _globals['_PAYLOADPART']._serialized_start=1229
+  _globals['_PAYLOADPART']._serialized_end=1296
+  _globals['_REPLYSERVICE']._serialized_start=1298
+  _globals['_REPLYSERVICE']._serialized_end=1385
 # @@protoc_insertion_point(module_scope)

@@ -28,8 +28,11 @@ class AttachRequest(_message.Message):
     REPLIES_FIELD_NUMBER: _builtins.int
     CLAIMS_FIELD_NUMBER: _builtins.int
     FETCHES_FIELD_NUMBER: _builtins.int
+    HURRY_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3 … on messages that carry replies; the gateway confirms it in `received`."""
+    hurry: _builtins.bool
+    """The worker may get no more work before this is confirmed; otherwise the receipt may wait for others."""
     @_builtins.property
     def hello(self) -> Global___WorkerHello:
         """On the first message only."""
@@ -50,10 +53,11 @@ class AttachRequest(_message.Message):
         replies: _abc.Iterable[Global___Reply] | None = ...,
         claims: _abc.Iterable[Global___Claim] | None = ...,
         fetches: _abc.Iterable[_builtins.int] | None = ...,
+        hurry: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims", "fetches", b"fetches", "hello", b"hello", "replies", b"replies", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claims", b"claims", "fetches", b"fetches", "hello", b"hello", "hurry", b"hurry", "replies", b"replies", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,10 +25,12 @@ class Held:
     """One request in hand, with whom to answer and what to settle.
 
     Attributes:
+        intake: where it came in.
         suspicious: it may have been run before.
         background: callers go first.
     """
 
+    intake: "Intake"
     work: WorkRequest
     ticket: Ticket
     link: Link
@@ -57,6 +59,7 @@ class Intake:
         came: called with each envelope, before its requests are taken.
         take: called with each request.
         settled: called when a message is done with, or in other hands.
+        ahead: how many requests the queue gives at most before some are settled.
 
     Attributes:
         stopping: what comes goes back to the queue.
@@ -69,6 +72,7 @@ class Intake:
         came: Callable[[Envelope], None],
         take: Callable[[Held], None],
         settled: Callable[[], None],
+        ahead: int,
     ) -> None:
         self.stopping = False
         self._links = links
@@ -76,7 +80,14 @@ class Intake:
         self._take = take
         self._settled = settled
         self._tickets: set[Ticket] = set()
+        self._ahead = ahead
+        self._unsettled = 0
         self._fewer = asyncio.Event()
+
+    @property
+    def short(self) -> bool:
+        """The queue gives no more soon unless something is settled."""
+        return 4 * self._unsettled >= 3 * self._ahead
 
     def deliver(self, delivery: Delivery, background: bool) -> None:
         """Opens an envelope and passes on what is in it; one that cannot be read goes to the dead letters."""
@@ -89,15 +100,17 @@ class Intake:
             log.warning("a message that is not an envelope was rejected: %s", error)
             delivery.reject()
             return
-        ticket = Ticket(delivery, max(1, len(envelope.requests)), lambda ticket: self._done(ticket, link))
+        requests = len(envelope.requests)
+        ticket = Ticket(delivery, max(1, requests), lambda ticket: self._done(ticket, link, requests))
+        self._unsettled += requests
         self._tickets.add(ticket)
         link.owe()
         self._came(envelope)
         now_us = time.time_ns() // 1000
         for work in envelope.requests:
             suspicious = delivery.redelivered or work.attempt > 0
-            self._take(Held(work, ticket, link, now_us, suspicious, background))
-        if not envelope.requests:
+            self._take(Held(self, work, ticket, link, now_us, suspicious, background))
+        if not requests:
             ticket.settle()
 
     def hand_back(self) -> None:
@@ -111,8 +124,9 @@ class Intake:
             self._fewer.clear()
             await self._fewer.wait()
 
-    def _done(self, ticket: Ticket, link: Link) -> None:
+    def _done(self, ticket: Ticket, link: Link, requests: int) -> None:
         self._tickets.discard(ticket)
+        self._unsettled -= requests
         link.paid()
         self._fewer.set()
         self._settled()

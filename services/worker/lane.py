@@ -69,6 +69,7 @@ class Lane:
             came=self._came,
             take=self._take,
             settled=residents.changed,
+            ahead=ahead,
         )
         self._subscription = Subscription(
             broker, version, self._intake.deliver, ahead, behind=ahead, worker_id=worker_id

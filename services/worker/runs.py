@@ -48,8 +48,10 @@ class Runs:
             held.ticket.started = True
         self.under_way += len(batch)
         jobs = [held.job for held in batch if held.job is not None]
-        for held, reply in zip(batch, await self._replies(jobs), strict=True):
-            held.link.reply(reply, held.ticket.settle)
+        replies = await self._replies(jobs)
+        hurry = batch[0].intake.short
+        for held, reply in zip(batch, replies, strict=True):
+            held.link.reply(reply, held.ticket.settle, hurry=hurry)
         self.under_way -= len(batch)
         self.completed += len(batch)
 

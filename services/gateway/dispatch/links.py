@@ -14,6 +14,8 @@ from services.gateway.dispatch.pending import Pending, PendingTable, fail
 from services.gateway.dispatch.text_stream import TextStream
 
 PAYLOAD_PART_BYTES = 1024 * 1024
+# How long a receipt waits for others: a message costs as much as several requests do.
+RECEIPT_SECONDS = 0.005
 
 
 class Link:
@@ -24,12 +26,22 @@ class Link:
         self._frame = AttachResponse()
         self._fetches: list[int] = []
         self._wake = asyncio.Event()
+        self._receipt_due = False
         self._ended = False
 
-    def received(self, sequence: int) -> None:
-        """Confirms every reply frame up to `sequence`."""
+    def received(self, sequence: int, *, hurry: bool = True) -> None:
+        """Confirms every reply frame up to `sequence`; without hurry, together with those that come meanwhile."""
         self._frame.received = sequence
-        self._wake.set()
+        if hurry:
+            self._wake.set()
+        elif not self._receipt_due:
+            self._receipt_due = True
+            asyncio.get_running_loop().call_later(RECEIPT_SECONDS, self._confirm)
+
+    def _confirm(self) -> None:
+        self._receipt_due = False
+        if self._frame.received:  # else it went with something else
+            self._wake.set()
 
     def verdict(self, request_id: int, attempt: int, progress: Sequence[Progress] = ()) -> None:
         """Answers a claim; attempt 0 means: drop it. `progress` is what a generation's caller has already."""
@@ -159,7 +171,7 @@ class ReplyChannel:
         for reply in frame.replies:
             self._answer(link, reply)
         if frame.sequence:
-            link.received(frame.sequence)
+            link.received(frame.sequence, hurry=frame.hurry)
         for claim in frame.claims:
             self._claim(link, claim.id)
         for request_id in frame.fetches:

@@ -5,6 +5,7 @@ import binascii
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 from urllib.parse import quote
 
 from services.common.errors import InvalidArgument, TooLarge, Unimplemented
@@ -124,6 +125,14 @@ class HeaderMetadata(Mapping[str, str | bytes]):
     def __getitem__(self, key: str) -> str | bytes:
         raw_key = key.encode("latin-1")
         return self._decoded[raw_key] if key.endswith("-bin") else self._raw[raw_key].decode("latin-1")
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As a mapping's: written out because most keys that are asked for are not there, and Mapping's own raises
+        and catches for each of them."""
+        raw_key = key.encode("latin-1")
+        if raw_key not in self._raw:
+            return default
+        return self._decoded[raw_key] if raw_key.endswith(b"-bin") else self._raw[raw_key].decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (key.decode("latin-1") for key in self._raw)

@@ -81,8 +81,12 @@ class Link:
         if not self._debts and self._draining:
             self._wake.set()
 
-    def reply(self, reply: Reply, settle: Callable[[], None]) -> None:
-        """Queues a reply; `settle` is called once the gateway has confirmed it, or is gone."""
+    def reply(self, reply: Reply, settle: Callable[[], None], *, hurry: bool = True) -> None:
+        """Queues a reply; `settle` is called once the gateway has confirmed it, or is gone.
+
+        Args:
+            hurry: the next work depends on it; else the gateway may confirm several together.
+        """
         if self.gone:
             settle()
             return
@@ -91,7 +95,7 @@ class Link:
                 f"the answer has {len(reply.body)} bytes, more than {MAX_REPLY_BYTES}; ask for fewer rows or outputs"
             )
             reply = failure(reply.id, ModelFailed(message))
-        self._outbox.reply(reply, settle)
+        self._outbox.reply(reply, settle, hurry=hurry)
         self._wake.set()
 
     async def claim(self, request_id: int) -> Verdict | None:

@@ -20,13 +20,15 @@ class Outbox:
         self._unconfirmed: deque[tuple[AttachRequest, list[Settle]]] = deque()
         self._frame, self._settles, self._bytes = AttachRequest(), list[Settle](), 0
 
-    def reply(self, reply: Reply, settle: Settle) -> None:
-        """Adds a reply; `settle` is called once it is confirmed or void."""
+    def reply(self, reply: Reply, settle: Settle, *, hurry: bool) -> None:
+        """Adds a reply; `settle` is called once it is confirmed or void, a little later where there is no hurry."""
         size = len(reply.body)
         if self._bytes and self._bytes + size > FRAME_BYTES:
             self._close()
         self._frame.replies.append(reply)
         self._settles.append(settle)
+        if hurry:
+            self._frame.hurry = True
         self._bytes += size + 64
 
     def claim(self, request_id: int) -> None:
@@ -59,7 +61,7 @@ class Outbox:
     def repeated(self) -> Iterator[AttachRequest]:
         """What the last stream may have lost, for the next one: replies only, since claims are asked anew."""
         for frame, _ in list(self._unconfirmed):
-            yield AttachRequest(sequence=frame.sequence, replies=frame.replies)
+            yield AttachRequest(sequence=frame.sequence, replies=frame.replies, hurry=True)
 
     def forget_questions(self) -> None:
         """The stream broke: claims and fetches that were not written are asked anew, if at all."""

@@ -75,6 +75,7 @@ class TextLane:
             came=self._came,
             take=self._take,
             settled=residents.changed,
+            ahead=ahead,
         )
         # The background has half of the engine's places at most, so that a caller finds one.
         self._subscription = Subscription(
