@@ -45,7 +45,7 @@ def traced(
     """A stack whose processes export to the collector; only the client begins traces."""
     folder = tmp_path_factory.mktemp(request.param)
     variables = {"HEADRACE_OTLP": collector.endpoint, "HEADRACE_TRACES_PER_SECOND": "0"}
-    with running_stack(folder / "data", front=request.param, environment=variables) as running:
+    with running_stack(folder / "data", front=request.param, broker="embedded://", environment=variables) as running:
         with RegistryClient(running.address("registry")) as registry, Client(running.address("gateway")) as client:
             registry.push("add_one", models.add_one(folder / "add_one.onnx"))
             wait_until(lambda: ready(client, "add_one"), "the model")

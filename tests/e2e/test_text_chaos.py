@@ -27,7 +27,9 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Runni
     environment = {"HEADRACE_DRAIN_SECONDS": "2"}  # too short for a generation to end by itself
     with (
         openai_server(DELAY) as url,
-        running_stack(tmp_path / "data", workers=2, front=request.param, environment=environment) as running,
+        running_stack(
+            tmp_path / "data", workers=2, front=request.param, broker="embedded://", environment=environment
+        ) as running,
     ):
         push(running.address("registry"), "words", url, tmp_path / "words")
         with Client(running.address("gateway")) as client:

@@ -54,7 +54,9 @@ def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         "HEADRACE_INLINE_BYTES": "1024",
         "HEADRACE_MAX_REQUEST_BYTES": str(MOST_BYTES),
     }
-    with running_stack(folder / "data", workers="1..2", front=request.param, environment=environment) as running:
+    with running_stack(
+        folder / "data", workers="1..2", front=request.param, broker="embedded://", environment=environment
+    ) as running:
         with RegistryClient(running.address("registry"), tls=certificates.client()) as registry:
             registry.push("add_one", models.add_one(folder / "add_one.onnx"))
         with Client(running.address("gateway"), tls=certificates.client()) as client:

@@ -10,12 +10,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing, suppress
 
 from services.common.errors import Cancelled, DeadlineExceeded, HeadraceError, Internal, Unimplemented
+from services.common.framing import Unframer
 from services.common.garbage import freeze_what_is_loaded
 from services.gateway.application import ApplicationFactory, Scope
 from services.gateway.calls import Call, MethodTable, Stream, Unary
 from services.gateway.deadlines import Deadlines
 from services.gateway.hosts.control import ControlledProcess
-from services.gateway.hosts.framing import HeaderMetadata, Unframer, is_grpc, parse_timeout
+from services.gateway.hosts.framing import HeaderMetadata, is_grpc, parse_timeout
 from services.gateway.hosts.serving import Gate, gated, with_standard_services
 from services.gateway.hosts.wire import Incoming, Outgoing, Receive, Send, waiting
 

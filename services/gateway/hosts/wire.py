@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from services.common.errors import Cancelled, HeadraceError, InvalidArgument, status_of
+from services.common.framing import ACCEPTED_ENCODINGS, Unframer, frame
 from services.gateway.application import Event
 from services.gateway.calls import Call
 from services.gateway.hosts.details import add_details
-from services.gateway.hosts.framing import ACCEPTED_ENCODINGS, Unframer, encode_message, frame, shown, trailer
+from services.gateway.hosts.framing import encode_message, shown, trailer
 
 _HEADERS = [(b"content-type", b"application/grpc"), (b"grpc-accept-encoding", ACCEPTED_ENCODINGS)]
 _START: Event = {"type": "http.response.start", "status": 200, "headers": _HEADERS, "trailers": True}

@@ -3,14 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-
-import grpc
-from grpc import aio
+from contextlib import aclosing
 
 from headrace.v1.reply_pb2 import AttachRequest, AttachResponse, PayloadPart, Reply, Verdict, WorkerHello
-from headrace.v1.reply_pb2_grpc import ReplyServiceStub
-from services.common.errors import ModelFailed
-from services.common.rpc import MAX_MESSAGE_BYTES, channel
+from services.common.errors import HeadraceError, ModelFailed, NotFound, Unauthenticated, Unimplemented
+from services.common.rpc import MAX_MESSAGE_BYTES
+from services.common.streams import open_stream
 from services.common.tls import Tls
 from services.worker.execution import failure
 from services.worker.replies.outbox import Outbox
@@ -26,7 +24,8 @@ ALIVE_SECONDS = 1.0
 IDLE_SECONDS = 60.0
 MAX_REPLY_BYTES = MAX_MESSAGE_BYTES - 1024 * 1024
 # What says that the gateway at this address is not the one that asked.
-_WRONG = {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.UNIMPLEMENTED}
+_WRONG = (NotFound, Unauthenticated, Unimplemented)
+_METHOD = "/headrace.v1.ReplyService/Attach"
 
 
 class Link:
@@ -124,35 +123,32 @@ class Link:
         loop = asyncio.get_running_loop()
         self._check_idle(self._incurred)
         down_since = loop.time()
-        async with channel(self._address, self._tls) as connection:
-            while True:
-                try:
-                    async with asyncio.timeout_at(down_since + GONE_SECONDS):
-                        await connection.channel_ready()
-                except TimeoutError:
-                    break
-                began = loop.time()
-                code, heard = await self._attach(connection)
-                if code in _WRONG or self._draining or not self._debts:
-                    break
-                if heard or loop.time() - began > ALIVE_SECONDS:
-                    down_since = loop.time()
-                await asyncio.sleep(RETRY_SECONDS)
-            # Before the connection is closed: whoever looks for a link meanwhile must not find this one.
-            self._give_up()
+        while loop.time() < down_since + GONE_SECONDS:
+            began = loop.time()
+            error, heard = await self._attach(down_since + GONE_SECONDS - began)
+            if isinstance(error, _WRONG) or self._draining or (heard and not self._debts):
+                break
+            if heard or loop.time() - began > ALIVE_SECONDS:
+                down_since = loop.time()
+            await asyncio.sleep(RETRY_SECONDS)
+        self._give_up()
 
-    async def _attach(self, connection: aio.Channel) -> tuple[grpc.StatusCode | None, bool]:
-        """One stream to its end. Returns its status and whether the gateway said anything."""
+    async def _attach(self, patience: float) -> tuple[HeadraceError | None, bool]:
+        """One stream to its end. Returns what ended it and whether the gateway said anything."""
         self._stream += 1
-        heard, code = False, None
+        heard, ended = False, None
+        bodies = (frame.SerializeToString() async for frame in self._frames(self._stream))
         try:
-            async for frame in ReplyServiceStub(connection).Attach(self._frames(self._stream)):
-                if not heard:
-                    heard = self.connected = True
-                    self._on_change(self)
-                self._take(frame)
-        except grpc.RpcError as error:
-            code = getattr(error, "code", lambda: None)()
+            async with aclosing(
+                open_stream(self._address, _METHOD, bodies, tls=self._tls, patience=patience)
+            ) as incoming:
+                async for body in incoming:
+                    if not heard:
+                        heard = self.connected = True
+                        self._on_change(self)
+                    self._take(AttachResponse.FromString(body))
+        except HeadraceError as error:
+            ended = error
         finally:
             self._stream += 1
             self.connected = False
@@ -160,7 +156,7 @@ class Link:
             claims, self._claims = self._claims, {}
             for claim in claims.values():
                 _answer(claim, None)
-        return code, heard
+        return ended, heard
 
     async def _frames(self, stream: int) -> AsyncIterator[AttachRequest]:
         """Hello, repetitions, then what gathers while the last frame is written."""

@@ -5,12 +5,9 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-import grpc
 
 from headrace.v1.broker_pb2 import (
     BrokerServiceAttachRequest,
@@ -23,42 +20,43 @@ from headrace.v1.broker_pb2 import (
     QueueDelivery,
     QueuedMessage,
 )
-from headrace.v1.broker_pb2_grpc import BrokerServiceStub
 from services.common.broker.embedded.host import TOKEN, BrokerHost
 from services.common.broker.embedded.stream import EmbeddedDelivery, Stream
 from services.common.broker.port import Consumer, Delivery, Depth, Message, QueueSpec
-from services.common.errors import NotFound, Unavailable
-from services.common.rpc import channel
+from services.common.errors import HeadraceError, NotFound, Unavailable
+from services.common.streams import open_stream
 from services.common.tls import Tls
-
-if TYPE_CHECKING:
-    from headrace.v1.broker_pb2_grpc import BrokerServiceAsyncStub
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
 CLOSE_SECONDS = 2.0
 
-# Begins a stream: takes our frames, gives the broker's.
-Attach = Callable[[AsyncIterator[BrokerServiceAttachRequest]], AsyncIterable[BrokerServiceAttachResponse]]
+# Begins a stream: takes our frames, gives the broker's. Raises HeadraceErrors.
+Attach = Callable[[AsyncIterator[BrokerServiceAttachRequest]], AsyncGenerator[BrokerServiceAttachResponse]]
+_METHOD = "/headrace.v1.BrokerService/Attach"
 
 
-@asynccontextmanager
-async def dialled(address: str, token: str, tls: Tls | None) -> AsyncIterator[Attach]:
+def dialled(address: str, token: str, tls: Tls | None) -> Attach:
     """Streams to a broker in another process.
 
     Args:
         token: what it wants to be shown; empty: nothing.
     """
-    async with channel(address, tls) as connection:
-        stub: BrokerServiceAsyncStub = BrokerServiceStub(connection)
-        metadata = ((TOKEN, token),) if token else ()
-        yield lambda frames: stub.Attach(frames, metadata=metadata)
+    metadata = ((TOKEN, token),) if token else ()
+
+    async def attach(frames: AsyncIterator[BrokerServiceAttachRequest]) -> AsyncGenerator[BrokerServiceAttachResponse]:
+        bodies = (frame.SerializeToString() async for frame in frames)
+        async with aclosing(open_stream(address, _METHOD, bodies, tls=tls, metadata=metadata)) as answers:
+            async for body in answers:
+                yield BrokerServiceAttachResponse.FromString(body)
+
+    return attach
 
 
-def hosted(host: BrokerHost) -> AbstractAsyncContextManager[Attach]:
+def hosted(host: BrokerHost) -> Attach:
     """Streams to the broker in this process."""
-    return nullcontext(host.attach)
+    return host.attach
 
 
 @dataclass(slots=True, eq=False)
@@ -79,18 +77,19 @@ class EmbeddedBroker:
 
     Args:
         address: where the broker is, for messages.
-        connecting: what the connection's streams are begun with, while it lasts.
+        attach: begins a stream.
         on_restored: called after each re-connection.
     """
 
     def __init__(
         self,
         address: str,
-        connecting: AbstractAsyncContextManager[Attach],
+        attach: Attach,
         on_restored: Callable[[], None] | None = None,
     ) -> None:
         self._address = address
-        self._connecting = connecting
+        self._begin = attach
+        self._why = ""
         self._on_restored = on_restored
         self._stream: Stream | None = None
         self._up = asyncio.Event()
@@ -114,8 +113,8 @@ class EmbeddedBroker:
         except TimeoutError as error:
             await self.close()
             raise Unavailable(
-                f"no embedded broker at {self._address} within {patience:.0f} s; start it with `python -m"
-                " services.broker` or give another with HEADRACE_BROKER"
+                f"no embedded broker at {self._address} within {patience:.0f} s ({self._why or 'no answer'}); start it"
+                " with `python -m services.broker` or give another with HEADRACE_BROKER"
             ) from error
 
     async def declare(self, spec: QueueSpec) -> None:
@@ -173,32 +172,33 @@ class EmbeddedBroker:
 
     async def _run(self) -> None:
         """Keeps a stream up until we are closed."""
-        async with self._connecting as attach:
-            while not self._closing:
-                try:
-                    await self._attach(attach)
-                except grpc.RpcError as error:
-                    if self._up.is_set():
-                        log.warning("lost the embedded broker at %s: %s", self._address, error)
-                finally:
-                    self._up.clear()
-                    if self._stream is not None:
-                        self._stream.broke()
-                if not self._closing:
-                    await asyncio.sleep(RETRY_SECONDS)
+        while not self._closing:
+            try:
+                await self._attach()
+            except HeadraceError as error:
+                self._why = str(error)
+                if self._up.is_set():
+                    log.warning("lost the embedded broker at %s: %s", self._address, error)
+            finally:
+                self._up.clear()
+                if self._stream is not None:
+                    self._stream.broke()
+            if not self._closing:
+                await asyncio.sleep(RETRY_SECONDS)
 
-    async def _attach(self, attach: Attach) -> None:
+    async def _attach(self) -> None:
         """One stream until it breaks: re-declare and re-consume, then serve."""
-        self._stream = stream = Stream(self._address)
+        self._stream = mine = Stream(self._address)
         restoring: asyncio.Task[None] | None = None
         try:
-            async for frame in attach(stream.frames()):
-                if restoring is None:
-                    restoring = asyncio.create_task(self._restore(stream), name="restoring consumers")
-                for result in frame.results:
-                    stream.answered(result)
-                for delivery in frame.deliveries:
-                    self._deliver(stream, delivery)
+            async with aclosing(self._begin(mine.frames())) as frames:
+                async for frame in frames:
+                    if restoring is None:
+                        restoring = asyncio.create_task(self._restore(mine), name="restoring consumers")
+                    for result in frame.results:
+                        mine.answered(result)
+                    for delivery in frame.deliveries:
+                        self._deliver(mine, delivery)
         finally:
             if restoring is not None:
                 restoring.cancel()
