@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from headrace.v1.fleet_pb2 import HeldModel
 
 
-# A batch that is over in this time costs less where it is than on its way to another thread and back; and while numpy
-# and protobuf work on it, it has Python's lock in either place.
-BRIEF_SECONDS = 0.002
+# A model that runs for no longer than this costs less where it is than on its way to another thread and back: only
+# while it runs could anything else be done meanwhile. Numpy and protobuf before and after it hold Python's lock in either
+# place, and may take ten times as much.
+BRIEF_SECONDS = 0.0002
 _FORGET = 0.9
 
 
@@ -18,7 +19,7 @@ class Meter:
     batches: int = 0
     requests: int = 0
     busy_us: int = 0
-    # The longest of the last batches; older ones count for less. Nothing is brief before some dozens have shown it.
+    # The longest of the last runs; older ones count for less. Nothing is brief before some dozens have shown it.
     _longest: float = 1.0
 
     @property
@@ -26,12 +27,12 @@ class Meter:
         """The next batch will be over in no time, if it is like the last ones."""
         return self._longest < BRIEF_SECONDS
 
-    def ran(self, requests: int, seconds: float) -> None:
-        """One more batch."""
+    def ran(self, requests: int, seconds: float, run_seconds: float) -> None:
+        """One more batch; the model itself ran for `run_seconds` of its `seconds`."""
         self.batches += 1
         self.requests += requests
         self.busy_us += round(seconds * 1e6)
-        self._longest = max(seconds, self._longest * _FORGET)
+        self._longest = max(run_seconds, seconds / 10, self._longest * _FORGET)
 
     def tell(self, held: HeldModel) -> None:
         """Puts it into the fleet report."""

@@ -68,6 +68,7 @@ class Runs:
                 alone = self.instances == 1
                 replies, runs = await self._device.run(lambda: run_batch(model, self._version, jobs), alone=alone)
         # With several at a time, each takes its part of the device's time.
-        self.meter.ran(len(jobs), (time.perf_counter() - began) / self.instances)
+        seconds, compute_ns = time.perf_counter() - began, sum(run.compute_ns for run in runs)
+        self.meter.ran(len(jobs), seconds / self.instances, compute_ns / 1e9)
         self._observer.ran(runs)
         return replies
