@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 from headrace.v1.fleet_pb2 import HeldModel
 
-
 # A model that runs for no longer than this costs less where it is than on its way to another thread and back: only
-# while it runs could anything else be done meanwhile. Numpy and protobuf before and after it hold Python's lock in either
-# place, and may take ten times as much.
+# while it runs could anything else be done meanwhile. Numpy and protobuf before and after it hold Python's lock in
+# either place, and may take ten times as much.
 BRIEF_SECONDS = 0.0002
 _FORGET = 0.9
 

@@ -290,7 +290,8 @@ class TextLane:
             async for outputs in model.engine.outputs():
                 before, stepped = stepped, time.perf_counter()
                 ended = sum(output.finish_reason is not None for output in outputs)
-                self.meter.ran(ended, min(stepped - before, LONGEST_STEP_SECONDS))
+                seconds = min(stepped - before, LONGEST_STEP_SECONDS)
+                self.meter.ran(ended, seconds, seconds)
                 self._streams.pass_on(outputs)
                 self._observer.step()
         except Exception:  # whatever happens to an engine, its requests go on elsewhere and it is loaded anew
