@@ -83,11 +83,11 @@ class Holdings:
         trial = model.rollout.candidate
         for key, version in wanted.items():
             if key in self._lanes:
-                self._lanes[key].want(version.version in current, now=version.version == trial)
+                self._lanes[key].eagerness.want(version.version in current, now=version.version == trial)
             elif key not in self._ends:  # else once that lane has ended
                 lane = self._silent.pop(key, None) or self._make_lane(version, version.version in current, self.member)
                 self._lanes[key] = lane
-                lane.want(version.version in current, now=version.version == trial)
+                lane.eagerness.want(version.version in current, now=version.version == trial)
                 self._tasks[key] = self._group.create_task(lane.run(), name=f"lane {version.name} {version.version}")
 
     def remove(self, name: str) -> None:

@@ -12,6 +12,7 @@ from services.common.errors import InvalidArgument
 from services.worker.assembly import Assembly
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
+from services.worker.eagerness import Eagerness
 from services.worker.execution import failure
 from services.worker.instances import several
 from services.worker.intake import Held, Intake, batch_shape
@@ -79,8 +80,8 @@ class Lane:
             key, loader, residents, self._subscription, busy=lambda: self.running > 0, parts=assembly
         )
         self._assembly = assembly
-        self.occupancy.want(eager)
-        self._eager, self._urgent = eager, False
+        self._work = asyncio.Event()
+        self.eagerness = Eagerness(eager, self.occupancy, loader, self._work.set)
         delay = batching.max_queue_delay_us / 1e6
         turns = device.turns
         self._batcher: Batcher[Held] = Batcher(
@@ -91,7 +92,6 @@ class Lane:
         self._fetching: set[asyncio.Task[None]] = set()
         self._entries: dict[tuple[str, int], Entry[Held]] = {}
         self._claiming = 0
-        self._work = asyncio.Event()
 
     @property
     def running(self) -> int:
@@ -114,7 +114,7 @@ class Lane:
     async def run(self) -> None:
         """Consumes until cancelled."""
         try:
-            if self._eager:
+            if self.eagerness.pending:
                 await self._enter()
             await self._subscription.open(loaded=self.loader.loaded)
             self.consuming.set()
@@ -123,7 +123,7 @@ class Lane:
                 self._work.clear()
                 await self.occupancy.come_back()
                 await self._subscription.make_room()
-                if not self.loader.loaded and (self._eager or self.running) and not await self._enter():
+                if not self.loader.loaded and (self.eagerness.pending or self.running) and not await self._enter():
                     continue
                 while (held := self._suspects.take(callers_wait=self._batcher.urgent)) is not None:
                     await self._run_suspect(held)
@@ -132,25 +132,12 @@ class Lane:
             for task in self._fetching:
                 task.cancel()
 
-    def want(self, wanted: bool, *, now: bool = False) -> None:
-        """Something names this version (it is the latest, has an alias, is on trial): load it before it is asked for.
-
-        Args:
-            now: even if others must leave for it.
-        """
-        if (wanted and not self.occupancy.wanted) or (now and not self.loader.loaded):
-            self._eager = True
-            self._urgent = now
-            self._work.set()
-        self.occupancy.want(wanted)
-
     async def follow(self) -> None:
         """The models that an ensemble's steps name may be others now."""
         if self._assembly is not None:
             await self._assembly.follow(self.occupancy, self.loader)
             if self.occupancy.wanted and not self.loader.loaded:
-                self._eager = True
-                self._work.set()
+                self.eagerness.again()
 
     def gone(self) -> None:
         """The version was deleted and the lane has drained: nothing of it is kept or exported."""
@@ -191,14 +178,9 @@ class Lane:
 
     async def _enter(self) -> bool:
         """Brings the model into memory. False: what is in line must wait; else it can be run, or told why it cannot."""
-        eager, self._eager = self._eager, False
-        loop, entered = asyncio.get_running_loop(), await self.occupancy.enter(urgent=self._urgent or self.running > 0)
+        entered = await self.eagerness.enter(asked_for=self.running > 0)
         if entered is Entered.LOADED:
-            self._urgent = False
             return True
-        if entered is Entered.FAILED and eager:
-            self._eager = True
-            loop.call_later(self.loader.retry_in(), self._work.set)
         if not self.running:
             return False
         if await self.occupancy.stand_aside(self._work.set):
@@ -207,7 +189,7 @@ class Lane:
             self._suspects.drop_closed()
             return False
         if entered is Entered.NO_ROOM:  # nobody else could run it either: ask again, for those who still wait
-            self._forget(self._batcher.drop(loop.time()))
+            self._forget(self._batcher.drop(asyncio.get_running_loop().time()))
             self._work.set()
         return entered is Entered.FAILED
 

@@ -14,6 +14,7 @@ from headrace.v1.work_pb2 import Envelope
 from services.common.broker.port import Broker
 from services.common.errors import FailedPrecondition, HeadraceError, InvalidArgument, ModelFailed
 from services.common.text_requests import sampling_params
+from services.worker.eagerness import Eagerness
 from services.worker.intake import Held, Intake
 from services.worker.llm.port import TextEngine
 from services.worker.loading import Loader
@@ -65,7 +66,6 @@ class TextLane:
         self.completed = 0
         self.meter = Meter()
         self.consuming = asyncio.Event()
-        self._eager, self._urgent = eager, False
         self._links = links
         self._patience = patience
         self._observer = observer
@@ -91,12 +91,12 @@ class TextLane:
             busy=lambda: bool(self._streams),
             close=self._close_engine,
         )
-        self.occupancy.want(eager)
+        self._work = asyncio.Event()
+        self.eagerness = Eagerness(eager, self.occupancy, loader, self._work.set)
         self._group: asyncio.TaskGroup
         self._open: TextModel | None = None
         # One request at a time that may be what killed its last worker.
         self._alone = asyncio.Lock()
-        self._work = asyncio.Event()
         self._news = News()
 
     @property
@@ -115,7 +115,7 @@ class TextLane:
         """Consumes until cancelled."""
         try:
             async with asyncio.TaskGroup() as self._group:
-                if self._eager:
+                if self.eagerness.pending:
                     await self._enter()
                 await self._subscription.open(loaded=self.loader.loaded)
                 self.consuming.set()
@@ -124,23 +124,11 @@ class TextLane:
                     self._work.clear()
                     await self.occupancy.come_back()
                     await self._subscription.make_room()
-                    if not self.loader.loaded and (self._eager or self._streams):
+                    if not self.loader.loaded and (self.eagerness.pending or self._streams):
                         await self._enter()
         finally:
             if self._open is not None:
                 await asyncio.shield(self._open.close())
-
-    def want(self, wanted: bool, *, now: bool = False) -> None:
-        """Something names this version (it is the latest, has an alias, is on trial): load it before it is asked for.
-
-        Args:
-            now: even if others must leave for it.
-        """
-        if (wanted and not self.occupancy.wanted) or (now and not self.loader.loaded):
-            self._eager = True
-            self._urgent = now
-            self._work.set()
-        self.occupancy.want(wanted)
 
     def gone(self) -> None:
         """The version was deleted and the lane has drained: nothing of it is kept or exported."""
@@ -179,15 +167,11 @@ class TextLane:
         self._news.tell()
 
     async def _enter(self) -> None:
-        """Brings the model into memory; one that is wanted at once and fails is tried again a while later."""
-        eager, self._eager = self._eager, False
-        entered = await self.occupancy.enter(urgent=self._urgent or bool(self._streams))
+        """Brings the model into memory, or leaves what waits for it to others."""
+        entered = await self.eagerness.enter(asked_for=bool(self._streams))
         if self.loader.model is not None:
-            self._open, self._urgent = self.loader.model, False
+            self._open = self.loader.model
             self._group.create_task(self._pump(self._open), name=f"tokens of {self.version.name}")
-        elif entered is Entered.FAILED and eager:
-            self._eager = True
-            asyncio.get_running_loop().call_later(self.loader.retry_in(), self._work.set)
         if entered is not Entered.LOADED and self._streams and await self.occupancy.stand_aside(self._work.set):
             self._hand_back()
         self._news.tell()
