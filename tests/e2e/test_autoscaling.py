@@ -167,7 +167,7 @@ def standby(stack: RunningStack, data: Path, folder: Path) -> Iterator[str]:
     """A second autoscaler over the same store; yields its address."""
     settings = {
         "REGISTRY": stack.address("registry"),
-        "BROKER": f"embedded://{stack.address('broker')}",
+        "BROKER": stack.setting("autoscaler", "BROKER"),
         "STORE": (data / "store").resolve().as_uri(),
         "LISTEN": "127.0.0.1:0",
         "MAX_WORKERS": "3",

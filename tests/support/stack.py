@@ -36,6 +36,11 @@ class RunningStack:
         """The process's id now; it changes with each restart."""
         return int(self._state()[name]["pid"])
 
+    def setting(self, name: str, setting: str) -> str:
+        """HEADRACE_`setting` in the environment of a process."""
+        variables = Path(f"/proc/{self.pid(name)}/environ").read_bytes().decode().split("\0")
+        return dict(variable.split("=", 1) for variable in variables if variable)[f"HEADRACE_{setting}"]
+
     def signal(self, name: str, number: signal.Signals) -> None:
         """Sends a signal and, if the process ends by it, waits until the supervisor has it up again."""
         before = self.pid(name)
