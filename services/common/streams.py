@@ -121,8 +121,6 @@ class _Connection(asyncio.Protocol):
 
     def begin(self, method: str, authority: str, scheme: str, metadata: Iterable[tuple[str, str]]) -> None:
         """Opens the stream."""
-        self._http.initiate_connection()
-        self._http.increment_flow_control_window(WINDOW_BYTES)
         headers = [(":method", "POST"), (":scheme", scheme), (":path", method), (":authority", authority)]
         headers += [("te", "trailers"), ("content-type", "application/grpc"), ("user-agent", "headrace"), *metadata]
         self._http.send_headers(_STREAM, headers)
@@ -175,8 +173,11 @@ class _Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol."""
+        """See asyncio.Protocol. We speak first, before anything of the server's is answered."""
         self._transport = cast("asyncio.Transport", transport)
+        self._http.initiate_connection()
+        self._http.increment_flow_control_window(WINDOW_BYTES)
+        self._flush()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
