@@ -1,7 +1,6 @@
 """Our own client of streams, against grpc's server."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -110,23 +109,21 @@ async def test_a_server_that_goes_away_breaks_the_stream() -> None:
         await anext(stream)
 
 
-async def test_a_server_that_speaks_at_once_hears_the_preface_first() -> None:
-    # The server's settings lie in the socket before the client's side of the connection is made.
-    listening = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{listening.getsockname()[1]}"
+async def test_the_preface_goes_out_before_anything_of_a_quick_server_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
 
-    def greet() -> bytes:
-        connection, _ = listening.accept()
-        with connection:
-            connection.sendall(bytes.fromhex("000000040000000000"))
-            return connection.recv(24, socket.MSG_WAITALL)
+    async def late(*args: Any, **named: Any) -> Any:
+        """What the server sends comes before whoever connects goes on."""
+        made = await connect(*args, **named)
+        await asyncio.sleep(0.1)
+        return made
 
-    with listening:
-        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
-            greeting = group.create_task(asyncio.to_thread(greet))
-            with pytest.raises(Unavailable):
-                await anext(open_stream(address, METHOD, for_ever()))
-        assert greeting.result() == b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    monkeypatch.setattr(loop, "create_connection", late)
+    async with asyncio.timeout(30), serving(echo) as address:
+        assert [message async for message in open_stream(address, METHOD, said(b"x"))] == [b"x"]
 
 
 async def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
