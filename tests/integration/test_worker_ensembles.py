@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from grpc import aio
 from headrace.client.errors import FailedPreconditionError
 from headrace.client.registry import RegistryClient
 from headrace.inference.grpc_service_pb2 import ModelInferRequest
+from headrace.v1.rollout_pb2 import PromoteRequest, RollbackRequest
+from headrace.v1.rollout_pb2_grpc import RolloutServiceStub
 from headrace.v1.work_pb2 import WorkRequest
 from services.common.queues import queue_name
 from tests.integration.test_worker_bench import (
@@ -26,6 +29,9 @@ from tests.integration.test_worker_bench import (
 )
 from tests.integration.test_worker_memory import DECLARED_MIB, fleet, holds, package, worker
 from tests.support import models
+
+if TYPE_CHECKING:
+    from headrace.v1.rollout_pb2_grpc import RolloutServiceAsyncStub
 
 CHAIN = """\
 runtime: ensemble
@@ -148,19 +154,24 @@ async def test_an_alias_that_moves_is_followed_without_a_failed_request(
             assert await ask(bench, one, "follows") == 102
 
 
-async def test_a_version_that_does_not_fit_is_not_followed(bench: Bench) -> None:
-    manifest = CHAIN.replace("model: m0", "model: step, version: latest")
+async def test_a_version_that_does_not_fit_is_not_followed(bench: Bench, registry: aio.Channel) -> None:
+    """A rollback goes through even so: the registry refuses all other ways to it."""
+    rollouts: RolloutServiceAsyncStub = RolloutServiceStub(registry)
+    await asyncio.to_thread(bench.push, "step", models.add_one(bench.folder / "narrow.onnx", 8))
     await asyncio.to_thread(bench.push, "step", models.add(bench.folder / "10.onnx", 10))
+    await rollouts.Promote(PromoteRequest(name="step", version=2, weight=100, expected_revision=-1))
+    manifest = CHAIN.replace("model: m0", "model: step, version: production")
     await asyncio.to_thread(bench.push, "follows", ensemble(bench.folder / "follows", manifest))
     async with gateway() as one:
         await worker(bench, "w1", holds=4, HEADRACE_MODELS="follows")
         assert await ask(bench, one, "follows") == 12
-        await asyncio.to_thread(bench.push, "step", models.add_one(bench.folder / "narrow.onnx", 8))
+        await rollouts.Rollback(RollbackRequest(name="step", expected_revision=-1))
         await until(
             lambda: "goes on with the models that it has: step 2 ('m1'): tensor 'between'" in bench.log("worker")
         )
         assert await ask(bench, one, "follows") == 12
         await asyncio.to_thread(bench.push, "step", models.add(bench.folder / "100.onnx", 100))
+        await rollouts.Promote(PromoteRequest(name="step", version=3, weight=100, expected_revision=-1))
 
         async def followed() -> bool:
             return await ask(bench, one, "follows") == 102
