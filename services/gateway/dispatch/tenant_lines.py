@@ -16,10 +16,11 @@ from services.gateway.dispatch.pending import Pending
 from services.gateway.receipts import compute_seconds
 from services.gateway.routes import Route
 
-# For each consumer: a batch that runs and one that waits; and what each tenant may have there whatever others have.
+# For each consumer: a batch that runs and one that waits; and what each tenant may have there whatever others have: two
+# as well, for what comes only when the one before is answered comes after the flood's next batch has begun.
 # Engines elsewhere are given what they run: in a line of theirs the first to come would be the first.
 BATCHES_AHEAD = 2
-OWN_BATCHES = 1
+OWN_BATCHES = 2
 
 
 class TenantLines:
