@@ -30,6 +30,8 @@ seeded = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 CALLS = 110
+# OK, and what a caller hears whose time was over while his request ran: CANCELLED, DEADLINE_EXCEEDED.
+RAN = {OK, 1, 4}
 ANSWER_SECONDS = 40.0
 
 
@@ -84,7 +86,7 @@ def test_malformed_calls_are_the_callers_fault(stack: RunningStack, client: Clie
             some = [call for call in calls if call.transport == broken]
             found = asyncio.run(answers(stack.address("gateway"), some))
             check(some, found, front)
-            ran += sum(call.may_run and answer.grpc_status == OK for call, answer in zip(some, found, strict=True))
+            ran += sum(call.may_run and answer.grpc_status in RAN for call, answer in zip(some, found, strict=True))
 
     attack()
     assert requests_run(stack) <= before + ran
