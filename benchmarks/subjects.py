@@ -96,7 +96,7 @@ def _probe(subject: Started, workloads: Sequence[Workload]) -> None:
                 except grpc.RpcError as error:
                     if time.monotonic() > deadline:
                         raise SkippedError(f"it did not serve within {START_SECONDS:.0f} s: {error}") from error
-                    time.sleep(0.2)
+                    time.sleep(0.2)  # other servers have no event that tells when they serve
             if subject.name == ECHO:
                 assert answer == workload.request
             else:

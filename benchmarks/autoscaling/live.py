@@ -78,7 +78,7 @@ async def measure(up: RunningStack, rate: float, seconds: float, run: Run) -> No
                 group.create_task(one())
         async with asyncio.timeout(120):
             while run.samples[-1][3]:  # noqa: ASYNC110  # the table is what is waited for
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.2)  # the table is written by the samples of a task of its own
         await asyncio.sleep(2.0)  # the plot shows that nobody comes back
         watching.cancel()
 

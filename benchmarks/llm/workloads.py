@@ -21,10 +21,9 @@ class Work:
 
 
 def save_100m(folder: Path, dtype: torch.dtype) -> Path:
-    """A Llama of 100 million parameters with random weights, scaled so that its outputs vary."""
+    """A Llama of 100 million parameters."""
     if (folder / "model.safetensors").exists():
         return folder
-    torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=768,
@@ -37,6 +36,12 @@ def save_100m(folder: Path, dtype: torch.dtype) -> Path:
         bos_token_id=None,
         eos_token_id=0,
     )
+    return save_random(folder, config, dtype)
+
+
+def save_random(folder: Path, config: LlamaConfig, dtype: torch.dtype = torch.float32) -> Path:
+    """A Llama with random weights, scaled so that its outputs vary, and a tokenizer."""
+    torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     for name, weight in model.named_parameters():
         if weight.dim() == 2 and "embed" not in name:

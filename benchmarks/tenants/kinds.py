@@ -7,16 +7,16 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from grpc import aio
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig
 
+from benchmarks.llm.workloads import save_random
 from headrace.client.tensors import make_request
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
 from headrace.v1 import text_generation_pb2 as text
 from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceStub
 from tests.support.identity import identity
-from tests.support.llm_models import VOCABULARY, tokenizer
+from tests.support.llm_models import VOCABULARY
 
 if TYPE_CHECKING:
     from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceAsyncStub
@@ -86,8 +86,7 @@ class Tokens:
 
 
 def save_llama(folder: Path) -> Path:
-    """Random weights, scaled so that outputs vary."""
-    torch.manual_seed(0)
+    """Of six million parameters."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         hidden_size=256,
@@ -100,13 +99,7 @@ def save_llama(folder: Path) -> Path:
         bos_token_id=None,
         eos_token_id=0,
     )
-    model = LlamaForCausalLM(config)
-    for name, weight in model.named_parameters():
-        if weight.dim() == 2 and "embed" not in name:
-            weight.data *= 4 if "q_proj" in name or "k_proj" in name else 2
-    model.save_pretrained(folder)
-    tokenizer().save(str(folder / "tokenizer.json"))
-    return folder
+    return save_random(folder, config)
 
 
 Kind = Tensors | Tokens

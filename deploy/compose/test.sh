@@ -61,7 +61,7 @@ until_workers() { # NUMBER: within two minutes
 }
 headrace() { .venv/bin/python -m headrace.cli.main "$@"; }
 scale() { headrace scale --autoscaler "127.0.0.1:$AUTOSCALER_PORT" "$@"; }
-more_and_fewer() { scale --min 3; until_workers 3; scale --min 0 --max 1; until_workers 1; }
+more_and_fewer() { scale --min 4; until_workers 4; scale --min 0 --max 1; until_workers 1; }
 
 autoscale() {
   export AUTOSCALER_PORT=${AUTOSCALER_PORT:-18005} HEADRACE_SCALE_DOWN_SECONDS=5 HEADRACE_SCALE_IDLE_SECONDS=10
@@ -83,7 +83,7 @@ for path in ("images/json", "volumes", "info", "containers/x/logs", "containers/
   time headrace infer digits --random --timeout 120 --address "$address" >/dev/null
   check load --seconds 5
   docker compose --profile cluster ps worker
-  say "up to three and down to one under load"; under_load 60 more_and_fewer
+  say "up to four and down to one under load"; under_load 60 more_and_fewer
   say "nobody calls: no workers"; until_workers 0
 }
 

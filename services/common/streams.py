@@ -1,17 +1,20 @@
 """One gRPC stream both ways on a connection of its own, by h2 on this event loop: for what every request passes.
 
-grpc.aio hands each message of a stream from thread to thread, some 90 µs of processor time at either end; here it is a
-few calls, 15 µs. Servers see plain gRPC. Unary calls, and streams that few messages pass, go by `rpc.channel`.
+grpc.aio hands each message of a stream from thread to thread; here it is a few calls. That took a request of eight
+callers from 550 to 352 µs of processor time (benchmarks/RESULTS.md). Servers see plain gRPC. Unary calls, and streams
+that few messages pass, go by `rpc.channel`.
 """
 
 import asyncio
+import logging
 import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
-from typing import cast
+from typing import TypeVar, cast
 from urllib.parse import unquote
 
+from google.protobuf.message import DecodeError, Message
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import (
@@ -26,10 +29,14 @@ from h2.events import (
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from services.common.errors import HeadraceError, Unavailable, error_of
+from services.common.errors import HeadraceError, Internal, Unavailable, error_of
 from services.common.framing import Unframer, frame
 from services.common.rpc import MAX_MESSAGE_BYTES
 from services.common.tls import Tls
+
+log = logging.getLogger(__name__)
+
+M = TypeVar("M", bound=Message)
 
 CONNECT_SECONDS = 10.0
 # A connection that says nothing is pinged, and given up when it says nothing to that either.
@@ -42,31 +49,36 @@ _STREAM = 1  # the only one on its connection
 async def open_stream(
     address: str,
     method: str,
-    outgoing: AsyncIterator[bytes],
+    outgoing: AsyncIterator[Message],
+    kind: type[M],
     *,
     tls: Tls | None = None,
     metadata: Iterable[tuple[str, str]] = (),
     patience: float = CONNECT_SECONDS,
-) -> AsyncGenerator[bytes]:
+) -> AsyncGenerator[M]:
     """Messages as they come, until the server ends the stream; close it (`aclosing`) to leave earlier.
 
     Args:
         address: host:port.
         method: "/package.Service/Method".
         outgoing: what is sent, as it comes; when it ends our side of the stream ends.
+        kind: what comes.
         tls: with the certificates of now.
         patience: seconds for the connection to stand.
 
     Raises:
         Unavailable: the server cannot be reached, or the connection broke.
-        HeadraceError: what the stream's status says, and whatever `outgoing` raises.
+        Internal: what came is not of this kind, or `outgoing` failed.
+        HeadraceError: what the stream's status says, or `outgoing` raises.
     """
     connection = await _connect(address, tls, patience)
     connection.begin(method, address, "https" if tls is not None and tls.dials else "http", metadata)
     writing = asyncio.create_task(connection.send_all(outgoing), name=f"writes to {address}")
     try:
         while (message := await connection.receive()) is not None:
-            yield message
+            yield kind.FromString(message)
+    except DecodeError as error:
+        raise Internal(f"{address} sent what is no {kind.DESCRIPTOR.full_name}") from error
     finally:
         connection.close()
         writing.cancel()
@@ -137,12 +149,12 @@ class _Connection(asyncio.Protocol):
             await self._readable.wait()
         return self._messages.popleft()
 
-    async def send_all(self, outgoing: AsyncIterator[bytes]) -> None:
+    async def send_all(self, outgoing: AsyncIterator[Message]) -> None:
         """Sends what comes, then ends our side; what `outgoing` raises ends the stream."""
         try:
-            async with aclosing(cast("AsyncGenerator[bytes]", outgoing)) as messages:
+            async with aclosing(cast("AsyncGenerator[Message]", outgoing)) as messages:
                 async for message in messages:
-                    await self._send(frame(message))
+                    await self._send(frame(message.SerializeToString()))
             if not self._ended:
                 self._http.end_stream(_STREAM)
                 self._flush()
@@ -150,6 +162,9 @@ class _Connection(asyncio.Protocol):
             self._end(error)
         except ProtocolError as error:
             self._end(Unavailable(f"the connection to {self._address} broke: {error}"))
+        except Exception as error:  # whoever reads must not wait for answers to what was never sent
+            log.exception("what is sent to %s failed", self._address)
+            self._end(Internal(f"what is sent to {self._address} failed: {error}"))
 
     async def _send(self, body: bytes) -> None:
         sent = 0

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from services.common.broker.connect import connect, messaging_system
-from services.common.broker.embedded.client import EmbeddedBroker, hosted
+from services.common.broker.embedded.client import EmbeddedBroker
 from services.common.broker.embedded.host import BrokerHost
 from services.common.broker.port import Broker
 from services.common.catalog_watch import CatalogWatch
@@ -171,6 +171,6 @@ async def _broker(
     if not settings.broker_token:
         return await connect(settings.broker, name=name, on_restored=on_restored, tls=tls), {}
     host = BrokerHost()
-    broker = EmbeddedBroker("this gateway", hosted(host))
+    broker = EmbeddedBroker("this gateway", host.attach)
     await broker.start(START_SECONDS)
     return broker, BrokerHere(host, settings.broker_token).methods()

@@ -5,14 +5,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
-import grpc
 from grpc import aio
 
 from headrace.v1.fleet_pb2 import Gateway, ReportGatewayRequest
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
+from services.common.reports import REPORT_SECONDS, report_for_ever
 from services.gateway.dispatch.pending import PendingTable
 
-REPORT_SECONDS = 1.0
 # At most so often, however many requests find no worker.
 PAUSE_SECONDS = 0.05
 
@@ -33,7 +32,4 @@ async def report_demand(channel: aio.Channel, gateway_id: str, pending: PendingT
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(unserved.wait(), REPORT_SECONDS)
 
-    while True:
-        with contextlib.suppress(grpc.RpcError):
-            await stub.ReportGateway(reports(), wait_for_ready=True)
-        await asyncio.sleep(REPORT_SECONDS)
+    await report_for_ever(stub.ReportGateway, reports)

@@ -1,17 +1,14 @@
 """Tells the registry's process what of the jobs is still to be sent: the autoscaler sees it there."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 
-import grpc
 from grpc import aio
 
 from headrace.v1.fleet_pb2 import Backlog, ReportBacklogRequest
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
+from services.common.reports import REPORT_SECONDS, report_for_ever
 from services.jobs.job import Target
-
-REPORT_SECONDS = 1.0
 
 
 async def report_backlog(channel: aio.Channel, name: str, waiting: Callable[[], Mapping[Target, int]]) -> None:
@@ -31,7 +28,4 @@ async def report_backlog(channel: aio.Channel, name: str, waiting: Callable[[], 
             yield ReportBacklogRequest(backlog=report)
             await asyncio.sleep(REPORT_SECONDS)
 
-    while True:
-        with contextlib.suppress(grpc.RpcError):
-            await stub.ReportBacklog(reports(), wait_for_ready=True)
-        await asyncio.sleep(REPORT_SECONDS)
+    await report_for_ever(stub.ReportBacklog, reports)

@@ -4,13 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-import grpc
 from grpc import aio
 
 from headrace.v1.fleet_pb2 import ReportWorkerRequest, Worker
 from headrace.v1.fleet_pb2_grpc import FleetServiceStub
-
-REPORT_SECONDS = 1.0
+from services.common.reports import REPORT_SECONDS, report_for_ever
 
 
 async def report(channel: aio.Channel, describe: Callable[[], Worker], changed: asyncio.Event) -> None:
@@ -24,7 +22,4 @@ async def report(channel: aio.Channel, describe: Callable[[], Worker], changed: 
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), REPORT_SECONDS)
 
-    while True:
-        with contextlib.suppress(grpc.RpcError):
-            await stub.ReportWorker(reports(), wait_for_ready=True)
-        await asyncio.sleep(REPORT_SECONDS)
+    await report_for_ever(stub.ReportWorker, reports)

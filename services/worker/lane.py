@@ -13,6 +13,7 @@ from services.worker.assembly import Assembly
 from services.worker.batcher import Batcher, Entry
 from services.worker.device import Device
 from services.worker.eagerness import Eagerness
+from services.worker.entries import Entries
 from services.worker.execution import failure
 from services.worker.instances import several
 from services.worker.intake import Held, Intake, batch_shape
@@ -90,7 +91,7 @@ class Lane:
         self._shape = batch_shape(version.spec)
         self._suspects = Suspects()
         self._fetching: set[asyncio.Task[None]] = set()
-        self._entries: dict[tuple[str, int], Entry[Held]] = {}
+        self._entries = Entries()
         self._claiming = 0
 
     @property
@@ -159,21 +160,18 @@ class Lane:
         await self._subscription.close()
         if hand_back:
             self._intake.hand_back()
-        for entry in self._entries.values():
-            entry.cancelled = entry.cancelled or entry.item.ticket.closed
+        self._entries.cancel_where(lambda held: held.ticket.closed)
         self._work.set()
         await self._intake.emptied()
 
     def cancel(self, reply_to: str, request_id: int) -> None:
         """Nobody waits for this request any more."""
-        if (entry := self._entries.get((reply_to, request_id))) is not None:
-            entry.cancelled = True
+        self._entries.cancel(reply_to, request_id)
 
     def link_changed(self, link: Link) -> None:
         """A gateway can be asked for claims now, or it is gone and takes its requests with it."""
         if link.gone:
-            for entry in self._entries.values():
-                entry.cancelled = entry.cancelled or entry.item.link is link
+            self._entries.cancel_where(lambda held: held.link is link)
         self._work.set()
 
     async def _enter(self) -> bool:
@@ -185,11 +183,11 @@ class Lane:
             return False
         if await self.occupancy.stand_aside(self._work.set):
             self._intake.hand_back()
-            self._forget(self._batcher.clear())
+            self._entries.forget(self._batcher.clear())
             self._suspects.drop_closed()
             return False
         if entered is Entered.NO_ROOM:  # nobody else could run it either: ask again, for those who still wait
-            self._forget(self._batcher.drop(asyncio.get_running_loop().time()))
+            self._entries.forget(self._batcher.drop(asyncio.get_running_loop().time()))
             self._work.set()
         return entered is Entered.FAILED
 
@@ -199,13 +197,10 @@ class Lane:
     def _take(self, held: Held) -> None:
         """Puts a request where it belongs."""
         work = held.work
-        known = self._entries.get((held.link.reply_to, work.id)) if held.suspicious else None
         if held.seconds_left() <= 0 or self._links.is_cancelled(held.link.reply_to, work.id):
             held.ticket.settle()
-        elif known is not None and not known.cancelled:
-            # It stands in line here: the broker or the gateway gave it out again. Only the debt is a new one.
-            known.item.ticket.settle()
-            known.item.ticket = held.ticket
+        elif held.suspicious and self._entries.again(held):
+            return
         elif work.WhichOneof("payload") == "held_bytes":
             task = asyncio.create_task(self._fetch(held), name="payload")
             self._fetching.add(task)
@@ -231,12 +226,11 @@ class Lane:
         if held.suspicious:
             self._suspects.add(held)
         else:
-            loop_now = asyncio.get_running_loop().time()
-            shape, deadline = self._shape(held.job.request), loop_now + held.seconds_left()
-            entry = Entry(held, held.job.rows, shape, loop_now, deadline, background=held.background)
-            work = held.work
+            now, work = asyncio.get_running_loop().time(), held.work
+            shape, deadline = self._shape(held.job.request), now + held.seconds_left()
+            entry = Entry(held, held.job.rows, shape, now, deadline, background=held.background)
             entry.tenant, entry.weight, entry.level = work.tenant, work.weight or 1.0, work.level
-            self._entries[held.link.reply_to, held.work.id] = entry
+            self._entries.add(entry)
             self._batcher.add(entry)
         self._work.set()
 
@@ -283,9 +277,8 @@ class Lane:
 
     def _next_batch(self) -> list[Entry[Held]] | None:
         batch, dropped = self._batcher.take(asyncio.get_running_loop().time())
-        for entry in batch:
-            self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
-        self._forget(dropped)
+        self._entries.left(batch)
+        self._entries.forget(dropped)
         return batch or None
 
     def _another(self) -> list[Entry[Held]] | None:
@@ -305,9 +298,3 @@ class Lane:
         await self._runs.run([entry.item for entry in batch])
         # With several at a time, each takes its part of the device's time.
         self._batcher.ran(batch, (loop.time() - began) / self._runs.instances, loop.time())
-
-    def _forget(self, dropped: list[Entry[Held]]) -> None:
-        """Nobody waits for these any more."""
-        for entry in dropped:
-            self._entries.pop((entry.item.link.reply_to, entry.item.work.id), None)
-            entry.item.ticket.settle()

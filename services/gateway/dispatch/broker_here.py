@@ -5,6 +5,7 @@ job service asks again.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from hmac import compare_digest
 
 from google.protobuf.message import DecodeError
@@ -34,8 +35,9 @@ class BrokerHere:
         """One worker's stream. Raises Unauthenticated."""
         if not compare_digest(str(call.metadata.get(TOKEN, "")).encode(), self._token.encode()):
             raise Unauthenticated("the token is not this broker's; workers find it in HEADRACE_BROKER")
-        async for frame in self._host.attach(_parsed(requests)):
-            yield frame.SerializeToString()
+        async with aclosing(self._host.attach(_parsed(requests))) as frames:
+            async for frame in frames:
+                yield frame.SerializeToString()
 
 
 async def _parsed(requests: AsyncIterator[bytes]) -> AsyncIterator[BrokerServiceAttachRequest]:

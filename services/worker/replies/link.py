@@ -137,16 +137,15 @@ class Link:
         """One stream to its end. Returns what ended it and whether the gateway said anything."""
         self._stream += 1
         heard, ended = False, None
-        bodies = (frame.SerializeToString() async for frame in self._frames(self._stream))
+        frames = self._frames(self._stream)
+        stream = open_stream(self._address, _METHOD, frames, AttachResponse, tls=self._tls, patience=patience)
         try:
-            async with aclosing(
-                open_stream(self._address, _METHOD, bodies, tls=self._tls, patience=patience)
-            ) as incoming:
-                async for body in incoming:
+            async with aclosing(stream) as incoming:
+                async for frame in incoming:
                     if not heard:
                         heard = self.connected = True
                         self._on_change(self)
-                    self._take(AttachResponse.FromString(body))
+                    self._take(frame)
         except HeadraceError as error:
             ended = error
         finally:

@@ -1,5 +1,5 @@
 """The embedded broker's client: implements `Broker` over one BrokerService.Attach stream that is begun again whenever
-it breaks; where the broker lives in this very process, over its sessions."""
+it breaks."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from headrace.v1.broker_pb2 import (
     QueueDelivery,
     QueuedMessage,
 )
-from services.common.broker.embedded.host import TOKEN, BrokerHost
+from services.common.broker.embedded.host import TOKEN
 from services.common.broker.embedded.stream import EmbeddedDelivery, Stream
 from services.common.broker.port import Consumer, Delivery, Depth, Message, QueueSpec
 from services.common.errors import HeadraceError, NotFound, Unavailable
@@ -44,19 +44,7 @@ def dialled(address: str, token: str, tls: Tls | None) -> Attach:
         token: what it wants to be shown; empty: nothing.
     """
     metadata = ((TOKEN, token),) if token else ()
-
-    async def attach(frames: AsyncIterator[BrokerServiceAttachRequest]) -> AsyncGenerator[BrokerServiceAttachResponse]:
-        bodies = (frame.SerializeToString() async for frame in frames)
-        async with aclosing(open_stream(address, _METHOD, bodies, tls=tls, metadata=metadata)) as answers:
-            async for body in answers:
-                yield BrokerServiceAttachResponse.FromString(body)
-
-    return attach
-
-
-def hosted(host: BrokerHost) -> Attach:
-    """Streams to the broker in this process."""
-    return host.attach
+    return lambda frames: open_stream(address, _METHOD, frames, BrokerServiceAttachResponse, tls=tls, metadata=metadata)
 
 
 @dataclass(slots=True, eq=False)
@@ -77,7 +65,7 @@ class EmbeddedBroker:
 
     Args:
         address: where the broker is, for messages.
-        attach: begins a stream.
+        attach: begins a stream: `dialled`, or the `attach` of a host in this very process.
         on_restored: called after each re-connection.
     """
 

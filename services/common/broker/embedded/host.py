@@ -21,12 +21,11 @@ class BrokerHost:
         """For a client that `serve` will serve; close it when the client is gone."""
         return Session(self._core)
 
-    async def attach(
+    def attach(
         self, requests: AsyncIterator[BrokerServiceAttachRequest]
     ) -> AsyncGenerator[BrokerServiceAttachResponse]:
         """One client's frames, until it has no more to say. Closing it gives what the client held to others."""
-        async for frame in serve(self.session(), requests):
-            yield frame
+        return serve(self.session(), requests)
 
 
 async def serve(
