@@ -20,10 +20,18 @@ Name = Annotated[
         "--tls-name", envvar="HEADRACE_TLS_NAME", help="What servers' certificates must be for, if not their host."
     ),
 ]
+StoreCa = Annotated[
+    str,
+    typer.Option(
+        "--tls-store-ca", envvar="HEADRACE_TLS_STORE_CA", help="Issuers of the S3 store's certificate (up, serve)."
+    ),
+]
 
 
-def tls(ca: Ca = "", cert: Cert = "", key: Key = "", client_ca: ClientCa = "", name: Name = "") -> None:
+def tls(
+    ca: Ca = "", cert: Cert = "", key: Key = "", client_ca: ClientCa = "", name: Name = "", store_ca: StoreCa = ""
+) -> None:
     """Model serving that never loses an accepted request."""
     # By the environment, where clients look and which the processes of `headrace up` inherit.
-    said = {"CA": ca, "CERT": cert, "KEY": key, "CLIENT_CA": client_ca, "NAME": name}
+    said = {"CA": ca, "CERT": cert, "KEY": key, "CLIENT_CA": client_ca, "NAME": name, "STORE_CA": store_ca}
     os.environ.update({f"HEADRACE_TLS_{which}": value for which, value in said.items() if value})

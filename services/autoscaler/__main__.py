@@ -46,7 +46,7 @@ async def main(stop: asyncio.Event) -> None:
 
 
 async def _serve(settings: AutoscalerSettings, observer: ScalingObserver, tls: Tls | None, stop: asyncio.Event) -> None:
-    config, store = settings.policy(), await _open(settings.store)
+    config, store = settings.policy(), await _open(settings)
     async with AsyncExitStack() as parts:
         orchestrator = await connect_orchestrator(settings.orchestrator)
         if orchestrator is not None:
@@ -92,9 +92,9 @@ async def _obey(store: ObjectStore, scaling: Scaling) -> None:
         await asyncio.sleep(5.0)
 
 
-async def _open(url: str) -> ObjectStore:
+async def _open(settings: AutoscalerSettings) -> ObjectStore:
     """The store, after a look at what it does with conditional writes."""
-    store = await open_store(url)
+    store = await open_store(settings.store, settings.tls_store_ca)
     if not await honours_conditions(store):
         log.warning("the store ignores conditional writes: run only ONE autoscaler on it, else several may act at once")
     return store

@@ -32,6 +32,7 @@ class ServiceSettings(BaseSettings):
         tls_ca: file with the issuers of the certificates of those it calls; empty: they are called in plain text.
         tls_client_ca: file with the issuers of callers' certificates; empty: callers need none.
         tls_name: what certificates of those it calls must be for; empty: the host that is dialled.
+        tls_store_ca: file with the issuers of the S3 store's certificate; empty: those that boto3 and Python know.
         log_level: DEBUG, INFO, WARNING or ERROR.
     """
 
@@ -48,6 +49,7 @@ class ServiceSettings(BaseSettings):
     tls_ca: str = ""
     tls_client_ca: str = ""
     tls_name: str = ""
+    tls_store_ca: str = ""
     log_level: str = "INFO"
 
     @classmethod

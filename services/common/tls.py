@@ -34,12 +34,14 @@ class Identity:
         chain, key: this process's certificate with those that lead to its issuer, and its private key.
         ca: by whom the certificates of processes that this one calls must be issued.
         client_ca: by whom those of its callers must be.
+        store_ca: by whom the S3 store's must be.
     """
 
     chain: bytes = b""
     key: bytes = b""
     ca: bytes = b""
     client_ca: bytes = b""
+    store_ca: bytes = b""
 
     def server_context(self) -> ssl.SSLContext:
         """For HTTP servers."""
@@ -60,6 +62,10 @@ class Identity:
         self._show(context)
         return context
 
+    def store_context(self) -> ssl.SSLContext:
+        """For what is fetched from the S3 store. It is shown no certificate: URLs are signed, and S3 asks for none."""
+        return ssl.create_default_context(cadata=self.store_ca.decode() or None)
+
     def _show(self, context: ssl.SSLContext) -> None:
         if self.chain:
             with _as_file(self.chain + b"\n" + self.key) as path:
@@ -77,8 +83,7 @@ class Tls:
     """
 
     def __init__(self, settings: ServiceSettings) -> None:
-        said = (settings.tls_cert, settings.tls_key, settings.tls_ca, settings.tls_client_ca)
-        self._files = tuple(Path(path) if path else None for path in said)
+        self._files = tuple(Path(path) if path else None for path in _named(settings))
         self.now = Identity()
         self.name = settings.tls_name
         self.revision = 0
@@ -128,7 +133,7 @@ class Tls:
 @asynccontextmanager
 async def open_tls(settings: ServiceSettings) -> AsyncIterator[Tls | None]:
     """The certificates that the settings name, followed until left; None: they name none. Raises InvalidArgument."""
-    if not (settings.tls_cert or settings.tls_key or settings.tls_ca or settings.tls_client_ca):
+    if not any(_named(settings)):
         yield None
         return
     tls = Tls(settings)
@@ -140,22 +145,28 @@ async def open_tls(settings: ServiceSettings) -> AsyncIterator[Tls | None]:
         following.cancel()
 
 
+def _named(settings: ServiceSettings) -> tuple[str, ...]:
+    """In the order of Identity."""
+    named = (settings.tls_cert, settings.tls_key, settings.tls_ca, settings.tls_client_ca)
+    return (*named, settings.tls_store_ca)
+
+
 def good_until(identity: Identity) -> str:
     """When the first certificate of a reading ends."""
-    chains = (identity.chain, identity.ca, identity.client_ca)
+    chains = (identity.chain, identity.ca, identity.client_ca, identity.store_ca)
     ends = [each.not_valid_after_utc for pem in chains if pem for each in x509.load_pem_x509_certificates(pem)]
     return min(ends).isoformat(timespec="minutes")
 
 
 def _checked(identity: Identity, files: tuple[Path | None, ...]) -> Identity:
-    cert, key, ca, client_ca = files
+    cert, key, ca, client_ca, store_ca = files
     if bool(cert) != bool(key):
         raise InvalidArgument("HEADRACE_TLS_CERT and HEADRACE_TLS_KEY go together: one is set without the other")
     if client_ca and not cert:
         raise InvalidArgument(
             "HEADRACE_TLS_CLIENT_CA asks callers for certificates: HEADRACE_TLS_CERT must be set, too"
         )
-    for path, pem in ((ca, identity.ca), (client_ca, identity.client_ca)):
+    for path, pem in ((ca, identity.ca), (client_ca, identity.client_ca), (store_ca, identity.store_ca)):
         if path is not None:
             _certificates(path, pem)
     if cert is not None and key is not None:

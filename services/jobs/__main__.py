@@ -49,7 +49,7 @@ async def main(stop: asyncio.Event) -> None:
 async def _serve(
     settings: JobsSettings, observer: JobObserver, access: Access | None, tls: Tls | None, stop: asyncio.Event
 ) -> None:
-    store = await open_store(settings.store)
+    store = await open_store(settings.store, settings.tls_store_ca)
     if not await honours_conditions(store):
         log.warning("the store ignores conditional writes: run only ONE job service on it, else requests are run twice")
     jobs = JobStore(store)

@@ -52,7 +52,7 @@ async def main(stop: asyncio.Event) -> None:
 
 async def _serve(settings: RegistrySettings, access: Access | None, tls: Tls | None, stop: asyncio.Event) -> None:
     try:
-        store = await _open(settings.store)
+        store = await _open(settings)
         catalog = Catalog(store)
         watchers = Watchers(catalog)
         await watchers.look()
@@ -74,9 +74,9 @@ async def _serve(settings: RegistrySettings, access: Access | None, tls: Tls | N
         poller.cancel()
 
 
-async def _open(url: str) -> ObjectStore:
+async def _open(settings: RegistrySettings) -> ObjectStore:
     """The store, after a look at what it does with conditional writes."""
-    store = await open_store(url)
+    store = await open_store(settings.store, settings.tls_store_ca)
     if not await honours_conditions(store):
         log.warning(
             "the store ignores conditional writes: run only ONE registry on it (see docs/registry.md); publications"

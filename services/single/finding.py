@@ -83,7 +83,7 @@ async def _from_registry(model: str, address: str, cache: Path, tls: Tls | None)
         routes = Routes()
         routes.update(response.model)
         version = routes.resolve(name, wanted).spec_version
-        files = ArtifactCache(cache, registry)
+        files = ArtifactCache(cache, registry, tls)
         return Found(await files.folder(version), version, await _members(version, registry, files))
 
 

@@ -57,7 +57,7 @@ async def _serve(
         serving(settings.listen, [], lambda server: None, grace=0.2, tls=tls, ready=consuming) as port,
         asyncio.TaskGroup() as group,
     ):
-        cache = ArtifactCache(Path(settings.cache), registry)
+        cache = ArtifactCache(Path(settings.cache), registry, tls)
         recorder = Recorder(Path(settings.cache) / "workers", settings.worker_id)
         links = Links(worker_id, group, tls)
         changed, known = asyncio.Event(), asyncio.Event()

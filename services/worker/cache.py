@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import secrets
+import ssl
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
@@ -17,6 +18,7 @@ from headrace.v1.registry_pb2 import LocateFilesRequest
 from headrace.v1.registry_pb2_grpc import RegistryServiceStub
 from services.common.errors import FailedPrecondition, Unavailable
 from services.common.rpc import from_rpc_error
+from services.common.tls import Tls
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -28,10 +30,15 @@ def _unwatched(done: int, total: int) -> None:
 
 
 class ArtifactCache:
-    """A folder of versions' files; any number of workers on a machine may share it."""
+    """A folder of versions' files; any number of workers on a machine may share it.
 
-    def __init__(self, root: Path, registry: aio.Channel) -> None:
+    Args:
+        tls: knows the issuers of the store's certificate; without them the system's are believed.
+    """
+
+    def __init__(self, root: Path, registry: aio.Channel, tls: Tls | None = None) -> None:
         self._root = root
+        self._tls = tls
         self._registry = RegistryServiceStub(registry)
 
     async def folder(self, version: ModelVersion, progress: Progress = _unwatched) -> Path:
@@ -69,7 +76,8 @@ class ArtifactCache:
             loop.call_soon_threadsafe(progress, done, total)
 
         for file in missing:
-            await asyncio.to_thread(_fetch, urls.get(file.path, ""), folder / file.path, file, arrived)
+            url = urls.get(file.path, "")
+            await asyncio.to_thread(fetch, url, folder / file.path, file, arrived, self._tls)
         return folder
 
 
@@ -80,14 +88,22 @@ def _is(path: Path, file: ModelFile) -> bool:
         return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
 
 
-def _fetch(url: str, target: Path, file: ModelFile, arrived: Callable[[int], None]) -> None:
-    """Downloads beside and renames into place, if the digest is right."""
+def fetch(url: str, target: Path, file: ModelFile, arrived: Callable[[int], None], tls: Tls | None = None) -> None:
+    """Downloads beside and renames into place, if the digest is right.
+
+    Args:
+        tls: as ArtifactCache has it.
+
+    Raises:
+        Unavailable: it cannot be had, or is not what was published.
+    """
     if not url.startswith(("http://", "https://", "file://")):
         raise Unavailable(f"the registry gave no usable URL for '{file.path}': {url!r}")
+    issuers = tls.now.store_context() if tls and url.startswith("https:") else None
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f"{target.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
-        with urllib.request.urlopen(url, timeout=60) as source, partial.open("wb") as copy:
+        with urllib.request.urlopen(url, timeout=60, context=issuers) as source, partial.open("wb") as copy:
             while chunk := source.read(CHUNK_BYTES):
                 copy.write(chunk)
                 arrived(len(chunk))
@@ -95,6 +111,15 @@ def _fetch(url: str, target: Path, file: ModelFile, arrived: Callable[[int], Non
             raise Unavailable(f"'{file.path}' from the store is not what was published: its SHA-256 differs")
         partial.replace(target)
     except (OSError, HTTPException) as error:
-        raise Unavailable(f"cannot fetch '{file.path}' from the store into {target.parent}: {error}") from error
+        raise Unavailable(
+            f"cannot fetch '{file.path}' from the store into {target.parent}: {error}{_advice(error)}"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _advice(error: Exception) -> str:
+    """What to do where the store's certificate was refused; else nothing."""
+    if not isinstance(getattr(error, "reason", None), ssl.SSLCertVerificationError):
+        return ""
+    return "; HEADRACE_TLS_STORE_CA names the file with its issuers (PEM), and the endpoint's host must be in it"

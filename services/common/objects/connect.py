@@ -13,8 +13,11 @@ from services.common.objects.port import ObjectStore
 PROBE_RACERS = 8
 
 
-async def open_store(url: str) -> ObjectStore:
+async def open_store(url: str, ca: str = "") -> ObjectStore:
     """Opens `file:///folder` or `s3://bucket/prefix?endpoint=http://host:port&region=name`.
+
+    Args:
+        ca: file with the issuers of the certificate of an `https` endpoint; empty: AWS_CA_BUNDLE's, or those of boto3.
 
     Raises:
         InvalidArgument: the URL is neither.
@@ -29,7 +32,8 @@ async def open_store(url: str) -> ObjectStore:
         options = parse_qs(parts.query)
         if unknown := options.keys() - {"endpoint", "region"}:
             raise InvalidArgument(f"store '{url}': unknown option '{min(unknown)}'; known are endpoint and region")
-        store = S3Store(parts.netloc, parts.path, options.get("endpoint", [None])[0], options.get("region", [None])[0])
+        endpoint, region = (options.get(name, [None])[0] for name in ("endpoint", "region"))
+        store = S3Store(parts.netloc, parts.path, endpoint, region, ca)
         await store.ensure_bucket()
         return store
     raise InvalidArgument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError, SSLError
 
 from services.common.errors import AlreadyExists, Conflict, HeadraceError, NotFound, PermissionDenied, Unavailable
 from services.common.objects.port import ObjectInfo
@@ -27,7 +27,7 @@ class S3Store:
     Credentials come from where boto3 looks for them (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, profiles, roles).
     """
 
-    def __init__(self, bucket: str, prefix: str, endpoint: str | None, region: str | None) -> None:
+    def __init__(self, bucket: str, prefix: str, endpoint: str | None, region: str | None, ca: str = "") -> None:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._region = region or "us-east-1"
@@ -35,6 +35,7 @@ class S3Store:
             "s3",
             endpoint_url=endpoint,
             region_name=self._region,
+            verify=ca or None,  # read anew for each connection; what it once held stays believed
             config=Config(
                 signature_version="s3v4",
                 connect_timeout=3,
@@ -132,6 +133,11 @@ class S3Store:
         except (NoCredentialsError, PartialCredentialsError) as error:
             raise PermissionDenied(
                 f"no credentials for bucket '{self._bucket}': set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
+        except SSLError as error:
+            raise Unavailable(
+                f"the object store's certificate is refused: {error}; HEADRACE_TLS_STORE_CA names the file with its"
+                " issuers (PEM), and the endpoint's host must be in it"
             ) from error
         except BotoCoreError as error:
             raise Unavailable(f"the object store does not answer: {error}") from error
