@@ -128,7 +128,7 @@ until_says() { # QUERY TEXT: within a minute
   echo "Prometheus says $(prometheus_says "$1") to $1; expected $2" >&2; return 1
 }
 
-observability() { # Prometheus only: Debian's, unless PROMETHEUS_IMAGE names another
+prometheus() { # beside a cluster; Debian's, unless PROMETHEUS_IMAGE names another
   export PROMETHEUS_PORT=${PROMETHEUS_PORT:-18091}
   if [ -z "${PROMETHEUS_IMAGE:-}" ]; then
     export PROMETHEUS_IMAGE=headrace-test-prometheus
@@ -139,9 +139,12 @@ USER nobody
 ENTRYPOINT ["prometheus"]
 DOCKERFILE
   fi
-  say "observability: a cluster that Prometheus finds by its names"
-  up cluster
   docker compose --progress quiet --profile cluster --profile observability up --detach --no-deps prometheus >/dev/null
+}
+
+observability() {
+  say "observability: a cluster that Prometheus finds by its names"
+  up cluster; prometheus
   check push; check load --seconds 5
   until_says 'count by (job) (up{job=~"headrace-.+"} == 1)' headrace-worker
   until_says 'count(up{job="headrace-gateway"} == 1)' '"2"'
@@ -173,12 +176,18 @@ tls() ( # what it sets ends with it
   folder=$root/deploy/compose/secrets/tls
   export HEADRACE_TLS_CA=$folder/ca.pem HEADRACE_TLS_CERT=$folder/client/own.pem HEADRACE_TLS_KEY=$folder/client/own.key
   sh deploy/compose/certificates.sh
+  # rclone, which may stand in for MinIO, is told of certificates by variables.
+  echo 'services: {minio: {environment: {RCLONE_CERT: /run/tls/public.crt, RCLONE_KEY: /run/tls/private.key}}}' >"$folder/s3.yaml"
+  COMPOSE_FILE=$COMPOSE_FILE:$folder/s3.yaml
   say "tls: a cluster with jobs, from nothing, healthy by mutual TLS"; up cluster --profile jobs
   check push; check load --seconds 5; infer >/dev/null
   say "over HTTP, and a job"
   curl --silent --fail --cacert "$HEADRACE_TLS_CA" --cert "$HEADRACE_TLS_CERT" --key "$HEADRACE_TLS_KEY" "https://$address/v2/health/ready"
   printf '{"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 64], "data": [%s0]}]}\n' "$(printf '0,%.0s' $(seq 63))" >"$folder/job.jsonl"
   headrace job submit "$folder/job.jsonl" --model digits --jobs "127.0.0.1:$JOBS_PORT" --watch
+  say "metrics by mutual TLS"; prometheus
+  until_says 'count by (job) (up{job=~"headrace-.+"} == 1)' headrace-jobs
+  until_says 'count(up{job="headrace-gateway"} == 1)' '"2"'
   say "refused: no certificate, plain text, a certificate of somebody else"
   HEADRACE_TLS_CERT='' HEADRACE_TLS_KEY='' refused infer
   HEADRACE_TLS_CA='' HEADRACE_TLS_CERT='' HEADRACE_TLS_KEY='' refused infer

@@ -194,7 +194,7 @@ class Stack:
         scheme = "https" if os.environ.get("HEADRACE_TLS_CERT") else "http"
         for child in self._children:
             http = f"   {scheme}://{child.http}/console" if child.http else ""
-            metrics = f"   metrics http://{self._metrics[child.name]}/metrics"
+            metrics = f"   metrics {scheme}://{self._metrics[child.name]}/metrics"
             self._say(f"  [bold]{child.name:10}[/bold] {child.address:21}{metrics}{http}")
         self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")
         self._say("ready; push a model with: headrace push NAME PATH   (Ctrl-C drains and stops)")

@@ -42,7 +42,7 @@ def up(
         str,
         typer.Option(help="What models may take in each worker, such as 2GiB; least recently used ones are evicted."),
     ] = "",
-    otlp: Annotated[str, typer.Option(help="http://host:port that takes traces and metrics by OTLP/gRPC.")] = "",
+    otlp: Annotated[str, typer.Option(help="http[s]://host:port that takes traces and metrics by OTLP/gRPC.")] = "",
     tenants: Annotated[
         str, typer.Option(help="File with tenants and the hashes of their keys (docs/tenants.md).")
     ] = "",

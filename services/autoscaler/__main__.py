@@ -37,12 +37,12 @@ SERVICES = ["headrace.v1.AutoscalerService", "externalscaler.ExternalScaler"]
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop; workers stay as they are."""
     settings = AutoscalerSettings()
-    with start("autoscaler", settings.listen, settings) as telemetry:
-        try:
-            async with open_tls(settings) as tls:
+    try:
+        async with open_tls(settings) as tls:
+            with start("autoscaler", settings.listen, settings, tls) as telemetry:
                 await _serve(settings, ScalingObserver(telemetry.ledger), tls, stop)
-        except HeadraceError as error:
-            sys.exit(f"autoscaler: {error}")
+    except HeadraceError as error:
+        sys.exit(f"autoscaler: {error}")
 
 
 async def _serve(settings: AutoscalerSettings, observer: ScalingObserver, tls: Tls | None, stop: asyncio.Event) -> None:

@@ -29,16 +29,15 @@ async def main(stop: asyncio.Event) -> None:
     def register(grpc_server: aio.Server) -> None:
         add_BrokerServiceServicer_to_server(server, grpc_server)
 
-    with start("broker", settings.listen, settings):
-        try:
-            async with (
-                open_tls(settings) as tls,
-                serving(settings.listen, ["headrace.v1.BrokerService"], register, grace=0.2, tls=tls) as port,
-            ):
-                print(f"ready broker {settings.listen.rpartition(':')[0]}:{port}", flush=True)
-                await stop.wait()
-        except InvalidArgument as error:
-            sys.exit(f"broker: {error}")
+    try:
+        async with open_tls(settings) as tls:
+            with start("broker", settings.listen, settings, tls):
+                served = ["headrace.v1.BrokerService"]
+                async with serving(settings.listen, served, register, grace=0.2, tls=tls) as port:
+                    print(f"ready broker {settings.listen.rpartition(':')[0]}:{port}", flush=True)
+                    await stop.wait()
+    except InvalidArgument as error:
+        sys.exit(f"broker: {error}")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ class ServiceSettings(BaseSettings):
     Attributes:
         registry: host:port of the registry.
         broker: `embedded://host:port` or `amqp://user:password@host:port/vhost`.
-        metrics: host:port of the Prometheus endpoint; empty: none.
-        otlp: OTLP/gRPC endpoint for traces and metrics, `http://host:port`; empty: none.
+        metrics: host:port of the Prometheus endpoint, by TLS where `tls_cert` is set; empty: none.
+        otlp: OTLP/gRPC endpoint for traces and metrics, `http://host:port` or `https://host:port`; empty: none.
         traces_per_second: how many requests that bring no sampled trace context begin a trace of their own.
         tenants: file with the tenants (docs/tenants.md), for gateway, registry and single replica; empty: no keys are
             asked for.

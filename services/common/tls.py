@@ -130,6 +130,20 @@ class Tls:
                 self._doubted = stamp
 
 
+def latest_context(tls: Tls) -> ssl.SSLContext:
+    """A server's context whose handshakes each go on with the certificates of now; they may come on any thread."""
+    first, known, current = tls.now.server_context(), tls.revision, tls.now.server_context()
+
+    def switch(handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        nonlocal known, current
+        if tls.revision != known:
+            known, current = tls.revision, tls.now.server_context()
+        handshake.context = current
+
+    first.sni_callback = switch
+    return first
+
+
 @asynccontextmanager
 async def open_tls(settings: ServiceSettings) -> AsyncIterator[Tls | None]:
     """The certificates that the settings name, followed until left; None: they name none. Raises InvalidArgument."""

@@ -71,7 +71,7 @@ async def gateway(settings: GatewaySettings, front: str, advertise: str, tls: Tl
         InvalidArgument: the tenants file is wrong.
     """
     gateway_id = secrets.token_hex(8)
-    with start("gateway", gateway_id, settings) as telemetry:
+    with start("gateway", gateway_id, settings, tls) as telemetry:
         async with (
             open_access(settings.tenants) as access,
             _gateway(

@@ -38,12 +38,13 @@ SERVICES = ["headrace.v1.JobService", "headrace.v1.FileService"]
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop; what is under way is begun again by whoever comes next."""
     settings = JobsSettings()
-    with start("jobs", settings.listen, settings) as telemetry:
-        try:
-            async with open_access(settings.tenants) as access, open_tls(settings) as tls:
-                await _serve(settings, JobObserver(telemetry.ledger), access, tls, stop)
-        except HeadraceError as error:
-            sys.exit(f"jobs: {error}")
+    try:
+        async with open_tls(settings) as tls:
+            with start("jobs", settings.listen, settings, tls) as telemetry:
+                async with open_access(settings.tenants) as access:
+                    await _serve(settings, JobObserver(telemetry.ledger), access, tls, stop)
+    except HeadraceError as error:
+        sys.exit(f"jobs: {error}")
 
 
 async def _serve(

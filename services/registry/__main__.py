@@ -42,12 +42,13 @@ class RegistrySettings(ServiceSettings):
 async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop."""
     settings = RegistrySettings()
-    with start("registry", settings.listen, settings):
-        try:
-            async with open_access(settings.tenants) as access, open_tls(settings) as tls:
-                await _serve(settings, access, tls, stop)
-        except InvalidArgument as error:
-            sys.exit(f"registry: {error}")
+    try:
+        async with open_tls(settings) as tls:
+            with start("registry", settings.listen, settings, tls):
+                async with open_access(settings.tenants) as access:
+                    await _serve(settings, access, tls, stop)
+    except InvalidArgument as error:
+        sys.exit(f"registry: {error}")
 
 
 async def _serve(settings: RegistrySettings, access: Access | None, tls: Tls | None, stop: asyncio.Event) -> None:

@@ -65,7 +65,7 @@ class Single:
 async def single(settings: GatewaySettings, front: str, advertise: str, tls: Tls | None) -> AsyncIterator[Application]:
     """A running single replica. Raises HeadraceErrors where the model cannot be had or loaded."""
     own = SingleSettings()
-    with start("single", own.listen, settings) as telemetry:
+    with start("single", own.listen, settings, tls) as telemetry:
         async with open_access(own.tenants) as access, _single(own, telemetry, access, tls) as application:
             yield application
 

@@ -36,12 +36,12 @@ async def main(stop: asyncio.Event) -> None:
     """Serves until told to stop, then drains."""
     settings = WorkerSettings()
     worker_id = settings.worker_id or f"worker-{secrets.token_hex(4)}"
-    with start("worker", worker_id, settings) as telemetry:
-        try:
-            async with open_tls(settings) as tls:
+    try:
+        async with open_tls(settings) as tls:
+            with start("worker", worker_id, settings, tls) as telemetry:
                 await _serve(settings, worker_id, telemetry, tls, stop)
-        except InvalidArgument as error:
-            sys.exit(f"worker: {error}")
+    except InvalidArgument as error:
+        sys.exit(f"worker: {error}")
 
 
 async def _serve(

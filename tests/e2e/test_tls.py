@@ -26,9 +26,12 @@ from headrace.client.tls import Tls, open_channel
 from tests.e2e.conftest import FRONTS, ready
 from tests.support import models
 from tests.support.certificates import Certificates, put
+from tests.support.collector import Received, collecting
 from tests.support.load import steady_load
 from tests.support.openai_server import openai_server, text_of
+from tests.support.rotel import by_tls
 from tests.support.stack import RunningStack, descendants, running_stack, wait_until
+from tests.support.stores import CREDENTIALS, rclone_s3
 
 ROW = {"x": np.zeros((1, 16), np.float32)}
 MOST_BYTES = 4 * 2**20
@@ -41,6 +44,7 @@ class Secured:
 
     stack: RunningStack
     certificates: Certificates
+    received: Received
 
     def client(self) -> Client:
         return Client(self.stack.address("gateway"), tls=self.certificates.client())
@@ -51,17 +55,29 @@ def secured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(f"tls-{request.param}")
     certificates = Certificates(folder / "tls")
     environment = certificates.environment() | {
+        **CREDENTIALS,
+        "HEADRACE_TLS_STORE_CA": str(certificates.ca_file),
         "HEADRACE_INLINE_BYTES": "1024",
         "HEADRACE_MAX_REQUEST_BYTES": str(MOST_BYTES),
     }
-    with running_stack(
-        folder / "data", workers="1..2", front=request.param, broker="embedded://", environment=environment
-    ) as running:
+    with (
+        rclone_s3(folder / "s3", certificates) as s3,
+        collecting() as received,
+        by_tls(folder, received.endpoint, certificates) as collector,
+        running_stack(
+            folder / "data",
+            workers="1..2",
+            front=request.param,
+            broker="embedded://",
+            store=s3.url,
+            environment=environment | {"HEADRACE_OTLP": collector},
+        ) as running,
+    ):
         with RegistryClient(running.address("registry"), tls=certificates.client()) as registry:
             registry.push("add_one", models.add_one(folder / "add_one.onnx"))
         with Client(running.address("gateway"), tls=certificates.client()) as client:
             wait_until(lambda: ready(client, "add_one"), "the model")
-        yield Secured(running, certificates)
+        yield Secured(running, certificates, received)
 
 
 async def test_everything_works_with_certificates(secured: Secured, tmp_path: Path) -> None:
@@ -149,9 +165,26 @@ def test_a_body_over_the_limit_is_refused(secured: Secured) -> None:
         assert f"over the limit of {MOST_BYTES} bytes" in json.load(answer)["error"]
 
 
+@pytest.mark.parametrize("name", SERVERS)
+def test_metrics_are_read_with_a_certificate_only(secured: Secured, name: str) -> None:
+    url = f"https://{secured.stack.metrics(name)}/metrics"
+    with urllib.request.urlopen(url, timeout=30, context=secured.certificates.context()) as answer:
+        assert b"process_memory_usage_bytes" in answer.read()
+    with pytest.raises((OSError, HTTPException)):
+        urllib.request.urlopen(url, timeout=30, context=secured.certificates.context(known=False)).close()
+
+
+def test_traces_arrive(secured: Secured) -> None:
+    """Of the gateway and of the worker, which is told of them by the request."""
+    with secured.client() as client:
+        client.infer("add_one", ROW)
+    wait_until(lambda: bool(secured.received.named("batch add_one")), "the worker's span")
+    wait_until(lambda: bool(secured.received.named("publish headrace.add_one.1")), "the gateway's span")
+
+
 async def test_new_certificates_come_into_use_under_load_without_a_failed_request(secured: Secured) -> None:
     certificates, stack = secured.certificates, secured.stack
-    addresses = [*(stack.address(name) for name in SERVERS), stack.http()]
+    addresses = [*(stack.address(name) for name in SERVERS), *(stack.metrics(name) for name in SERVERS), stack.http()]
     async with steady_load(stack.address("gateway"), retries=False, tls=certificates.client()) as count:
         await count.answered(200)
         before = certificates.serial

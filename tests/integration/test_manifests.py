@@ -118,6 +118,25 @@ def test_with_tls_every_process_has_the_files_that_its_settings_name_from_a_cert
         assert [how for how in container.values() if isinstance(how, dict) and "grpc" in how] == []
 
 
+def test_with_tls_prometheus_reads_by_a_certificate_of_its_own() -> None:
+    objects = rendered("overlays/tls")
+    made = {each["spec"]["secretName"]: each["spec"] for each in of_kind(objects, "Certificate")}
+    (name,) = {
+        data["HEADRACE_TLS_NAME"]
+        for data in (each["data"] for each in of_kind(objects, "ConfigMap"))
+        if "HEADRACE_TLS_NAME" in data
+    }
+    monitors = of_kind(objects, "ServiceMonitor", "PodMonitor")
+    assert len(monitors) == 2
+    for each in monitors:
+        for endpoint in each["spec"].get("endpoints", []) + each["spec"].get("podMetricsEndpoints", []):
+            how = endpoint["tlsConfig"]
+            assert (endpoint["scheme"], how["serverName"]) == ("https", name)
+            secrets = {how["ca"]["secret"]["name"], how["cert"]["secret"]["name"], how["keySecret"]["name"]}
+            (secret,) = secrets
+            assert "client auth" in made[secret]["usages"]
+
+
 def test_volumes_that_are_mounted_are_there(objects: Objects) -> None:
     for each in of_kind(objects, "Deployment", "StatefulSet"):
         pod = each["spec"]["template"]["spec"]

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from headrace.cli.ports import free_port
+from tests.support.certificates import Certificates
 from tests.support.stack import wait_until
 
 
@@ -39,11 +40,21 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(folder: Path, jobs: Mapping[str, list[str]]) -> Iterator[Prometheus]:
-    """Reads every address of every job each second."""
+def prometheus(
+    folder: Path, jobs: Mapping[str, list[str]], certificates: Certificates | None = None
+) -> Iterator[Prometheus]:
+    """Reads every address of every job each second.
+
+    Args:
+        certificates: to read by mutual TLS with.
+    """
     program = shutil.which("prometheus")
     assert program, "no prometheus here: sh tools/test_services.sh installs it"
-    scrapes = [{"job_name": job, "static_configs": [{"targets": targets}]} for job, targets in jobs.items()]
+    how: dict[str, Any] = {}
+    if certificates is not None:
+        files = {"ca_file": certificates.ca_file, "cert_file": certificates.cert, "key_file": certificates.key}
+        how = {"scheme": "https", "tls_config": {name: str(path) for name, path in files.items()}}
+    scrapes = [{"job_name": job, "static_configs": [{"targets": targets}], **how} for job, targets in jobs.items()]
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"global": {"scrape_interval": "1s"}, "scrape_configs": scrapes}))
     address = f"127.0.0.1:{free_port()}"

@@ -1,5 +1,6 @@
 """Images and Compose: every variable that a service is given is one that it reads, with a value that it takes."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_with_tls_every_service_has_a_certificate_of_its_own_and_goes_by_it(name
     if not stage.service:
         assert given == {}
         return
-    assert set(given) == {f"HEADRACE_TLS_{which}" for which in ("CA", "CERT", "KEY", "CLIENT_CA", "NAME")}
+    assert set(given) == {f"HEADRACE_TLS_{which}" for which in ("CA", "CERT", "KEY", "CLIENT_CA", "NAME", "STORE_CA")}
     assert wrong_settings(stage.service, given) == []
     assert folders == [f"./secrets/tls/{stage.service}"]
     assert stage.service in (DEPLOY / "compose" / "certificates.sh").read_text()
@@ -116,6 +117,35 @@ def test_with_tls_nothing_listens_in_plain_text() -> None:
     assert TLS["services"]["single"]["ports"] == ["127.0.0.1:8001:8001"]
     assert TLS["secrets"]["headrace_broker"]["file"] in (DEPLOY / "compose" / "secrets.sh").read_text()
     assert "listeners.tcp = none" in (DEPLOY / "compose" / "rabbitmq-tls.conf").read_text()
+    stores = [
+        said["environment"].get("HEADRACE_STORE", "") for said in TLS["services"].values() if "environment" in said
+    ]
+    assert {store.split("?")[1].split("&")[0] for store in stores if store} == {"endpoint=https://minio:9000"}
+
+
+@pytest.mark.parametrize("name", ["minio", "collector", "prometheus", "rabbitmq"])
+def test_with_tls_what_is_not_ours_has_a_certificate_too(name: str) -> None:
+    volumes = [volume for volume in TLS["services"][name]["volumes"] if ":/run/tls:" in volume]
+    assert volumes == [f"./secrets/tls/{name}:/run/tls:ro"]
+    (made,) = re.findall(
+        r"^for service in (.*); do$", (DEPLOY / "compose" / "certificates.sh").read_text(), re.MULTILINE
+    )
+    assert name in made.split()
+
+
+def test_prometheus_with_tls_is_prometheus_and_tls() -> None:
+    plain, secured = (
+        yaml.safe_load((DEPLOY / "observability" / name).read_text())
+        for name in ("prometheus.yml", "prometheus-tls.yml")
+    )
+    for scrape in secured["scrape_configs"]:
+        if scrape["job_name"] != "rabbitmq":
+            assert scrape.pop("scheme") == "https"
+            assert (
+                scrape.pop("tls_config")["server_name"] == TLS["services"]["worker"]["environment"]["HEADRACE_TLS_NAME"]
+            )
+    assert secured == plain
+    assert "--config.file=/etc/headrace/prometheus-tls.yml" in TLS["services"]["prometheus"]["command"]
 
 
 def test_the_balancer_with_tls_is_the_balancer_and_tls() -> None:

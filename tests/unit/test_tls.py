@@ -18,8 +18,7 @@ from headrace.client.tls import Tls as ClientTls
 from services.common.errors import InvalidArgument
 from services.common.rpc import channel, serving
 from services.common.settings import ServiceSettings
-from services.common.tls import open_tls
-from services.gateway.hosts.aio import latest_context
+from services.common.tls import latest_context, open_tls
 from tests.support.certificates import Certificates, put
 
 PASSWORD_KEY = b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHeMEkGCSqGSIb3DQEFDTA8\n-----END ENCRYPTED PRIVATE KEY-----\n"

@@ -10,24 +10,25 @@ from dataclasses import dataclass
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from services.common.settings import ServiceSettings
 from services.common.telemetry.batches import Batch, TracedRequest, record_batch
+from services.common.telemetry.endpoint import metrics_endpoint
 from services.common.telemetry.export import LedgerPeriodicReader, LedgerPrometheusReader, LedgerView
 from services.common.telemetry.ledger import Ledger
 from services.common.telemetry.logs import logging_to_stderr
+from services.common.telemetry.otlp import Collector
 from services.common.telemetry.requests import MODEL_INFER, RequestSampler, RequestTrace
 from services.common.telemetry.spans import ReservedIds, SpanWriter
+from services.common.tls import Tls
 
 SCOPE = "headrace"
 FLUSH_SECONDS = 2.0
@@ -65,12 +66,13 @@ class Telemetry:
 
 
 @contextmanager
-def start(service: str, instance: str, settings: ServiceSettings) -> Iterator[Telemetry]:
+def start(service: str, instance: str, settings: ServiceSettings, tls: Tls | None = None) -> Iterator[Telemetry]:
     """Telemetry and logging until left; then what is not sent yet gets two seconds.
 
     Args:
         service: "gateway", "worker", …: the log lines' and, as headrace-SERVICE, the traces' service name.
         instance: which of them.
+        tls: certificates, for the Prometheus endpoint and for a collector at `https://`.
 
     Raises:
         OSError: the Prometheus endpoint cannot be bound.
@@ -93,48 +95,29 @@ def start(service: str, instance: str, settings: ServiceSettings) -> Iterator[Te
         if settings.metrics:
             registry = CollectorRegistry()
             readers.append(LedgerPrometheusReader(view, registry))
-            address = stack.enter_context(_prometheus(settings.metrics, registry))
-        if settings.otlp:
-            metric_exporter = OTLPMetricExporter(settings.otlp, timeout=FLUSH_SECONDS)
-            readers.append(LedgerPeriodicReader(view, metric_exporter, METRICS_EVERY_MS, FLUSH_SECONDS * 1000))
+            address = stack.enter_context(metrics_endpoint(settings.metrics, registry, tls))
+        collector = Collector(settings.otlp, tls, FLUSH_SECONDS) if settings.otlp else None
+        if collector is not None:
+            readers.append(LedgerPeriodicReader(view, collector.metrics(), METRICS_EVERY_MS, FLUSH_SECONDS * 1000))
         meters = MeterProvider(readers, resource, shutdown_on_exit=False)
         flushes: list[Callable[[], object]] = [lambda: meters.shutdown(FLUSH_SECONDS * 1000)]
         stack.callback(_flush, flushes)
         meter = meters.get_meter(SCOPE)
         _process_metrics(meter)
         spans = None
-        if settings.otlp:
-            tracers = _tracers(settings.otlp, resource, ids)
+        if collector is not None:
+            tracers = _tracers(collector.spans(), resource, ids)
             flushes.append(tracers.shutdown)
             spans = SpanWriter(tracers.get_tracer(SCOPE), ids)
         sampler = RequestSampler(spans, settings.traces_per_second)
         yield Telemetry(ledger, meter, spans, sampler, address)
 
 
-def _tracers(endpoint: str, resource: Resource, ids: ReservedIds) -> TracerProvider:
-    """Spans go to `endpoint`. Sampling is decided before a span is made, so the SDK takes them all."""
+def _tracers(exporter: SpanExporter, resource: Resource, ids: ReservedIds) -> TracerProvider:
+    """Spans go by `exporter`. Sampling is decided before a span is made, so the SDK takes them all."""
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, id_generator=ids)
-    exporter = OTLPSpanExporter(endpoint, timeout=FLUSH_SECONDS)
     provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=SPANS_EVERY_MS))
     return provider
-
-
-@contextmanager
-def _prometheus(listen: str, registry: CollectorRegistry) -> Iterator[str]:
-    """Serves /metrics on host:port from a daemon thread; yields the address with its real port."""
-    host, _, port = listen.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host.strip("[]") or "0.0.0.0", registry)
-    except (OSError, ValueError) as error:
-        raise OSError(
-            f"cannot serve metrics on '{listen}' (HEADRACE_METRICS takes a free host:port): {error}"
-        ) from error
-    try:
-        yield f"{host}:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(FLUSH_SECONDS)
 
 
 def _flush(flushes: Iterable[Callable[[], object]]) -> None:

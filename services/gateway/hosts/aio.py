@@ -3,10 +3,8 @@
 import asyncio
 import logging
 import socket
-import ssl
 from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import grpc
@@ -15,7 +13,7 @@ from grpc import aio
 
 from services.common.errors import FailedPrecondition, HeadraceError, Internal, status_of
 from services.common.rpc import bind
-from services.common.tls import Tls
+from services.common.tls import Tls, latest_context
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import Call, MethodTable, Stream, Unary
 from services.gateway.hosts.details import add_details
@@ -165,26 +163,11 @@ class _HttpServer(uvicorn.Server):
     """uvicorn without its signal handlers: signals are the process's business."""
 
     def __init__(self, app: AsgiApp, tls: Tls | None) -> None:
-        secured = partial(latest_context, tls) if tls is not None and tls.serves else None
-        config = uvicorn.Config(
-            app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1, ssl_context_factory=secured
-        )
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+        if tls is not None and tls.serves:
+            config.ssl_context_factory = lambda *of_uvicorn: latest_context(tls)
         super().__init__(config)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         yield
-
-
-def latest_context(tls: Tls, *of_uvicorn: object) -> ssl.SSLContext:
-    """A server's context whose handshakes each go on with the certificates of now."""
-    first, known, current = tls.now.server_context(), tls.revision, tls.now.server_context()
-
-    def switch(handshake: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
-        nonlocal known, current
-        if tls.revision != known:
-            known, current = tls.revision, tls.now.server_context()
-        handshake.context = current
-
-    first.sni_callback = switch
-    return first
