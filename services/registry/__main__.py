@@ -1,7 +1,6 @@
 """The registry as a process: `python -m services.registry`."""
 
 import asyncio
-import logging
 import sys
 from pathlib import Path
 
@@ -13,8 +12,7 @@ from headrace.v1.registry_pb2_grpc import add_RegistryServiceServicer_to_server
 from headrace.v1.rollout_pb2_grpc import add_RolloutServiceServicer_to_server
 from services.common.errors import HeadraceError, InvalidArgument
 from services.common.lifecycle import run
-from services.common.objects.connect import honours_conditions, open_store
-from services.common.objects.port import ObjectStore
+from services.common.objects.connect import clock_of, open_store
 from services.common.rpc import serving
 from services.common.settings import ServiceSettings
 from services.common.telemetry.setup import start
@@ -28,8 +26,6 @@ from services.registry.rollout_service import RolloutServer
 from services.registry.service import RegistryServer
 from services.registry.watching import Watchers
 from services.registry.writers import writers_only
-
-log = logging.getLogger(__name__)
 
 
 class RegistrySettings(ServiceSettings):
@@ -53,7 +49,8 @@ async def main(stop: asyncio.Event) -> None:
 
 async def _serve(settings: RegistrySettings, access: Access | None, tls: Tls | None, stop: asyncio.Event) -> None:
     try:
-        store = await _open(settings)
+        store = await open_store(settings.store, settings.tls_store_ca)
+        await clock_of(store)  # it can be written, and lists what was
         catalog = Catalog(store)
         watchers = Watchers(catalog)
         await watchers.look()
@@ -73,17 +70,6 @@ async def _serve(settings: RegistrySettings, access: Access | None, tls: Tls | N
         print(f"ready registry {settings.listen.rpartition(':')[0]}:{port}", flush=True)
         await stop.wait()
         poller.cancel()
-
-
-async def _open(settings: RegistrySettings) -> ObjectStore:
-    """The store, after a look at what it does with conditional writes."""
-    store = await open_store(settings.store, settings.tls_store_ca)
-    if not await honours_conditions(store):
-        log.warning(
-            "the store ignores conditional writes: run only ONE registry on it (see docs/registry.md); publications"
-            " are serialised in this process"
-        )
-    return store
 
 
 if __name__ == "__main__":

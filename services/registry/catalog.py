@@ -3,25 +3,27 @@
 blobs/sha256/<digest>               the bytes, once each; see blobs.py and collector.py
 models/<name>/versions/<00000001>   the manifest (JSON of ModelVersion), written last; emptied when deleted, so that
                                     its number is never used again
-models/<name>/aliases/<alias>       the version number
+models/<name>/aliases/<alias>       the version number, and a word that makes each of its writes another object
 models/<name>/rollouts/<00000001>   JSON of Rollout: a chain of revisions, of which the last counts. Each is written
-                                    if absent: of two registries that change the same one, one gets a Conflict
+                                    if absent: of two who change the same one, one gets a Conflict
 models/<name>/unloaded              there while nobody is to serve the model
+changes/<number>-<token>            a change of the above under way; see changes.py
 """
 
-import asyncio
 import logging
+import secrets
 import time
 
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
 from headrace.v1.model_pb2 import Model, ModelFile, ModelSpec, ModelVersion
 from headrace.v1.rollout_pb2 import Rollout
-from services.common.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
+from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.objects.connect import one, whole
 from services.common.objects.port import ObjectInfo, ObjectStore
 from services.registry import ensembles
 from services.registry.blobs import Blobs
+from services.registry.changes import Changes
 from services.registry.rules import (
     check_alias,
     check_files,
@@ -34,7 +36,6 @@ from services.registry.rules import (
 
 log = logging.getLogger(__name__)
 
-PUBLISH_TRIES = 50
 # What a rollout's versions are called.
 STABLE, CANDIDATE = "production", "canary"
 
@@ -47,14 +48,14 @@ Understood = ModelVersion | Rollout | int | None
 class Catalog:
     """What is in the store, and how it changes; `blobs` are the files.
 
-    Publications of one process are serialised, which makes even a store without conditional writes safe for a single
-    registry; with conditional writes any number of registries may publish.
+    Each change looks and writes while it has its turn among those of all registries (`changes`), and may find none:
+    every method that changes something raises Conflict where others are at it all the time.
     """
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, changes: Changes | None = None) -> None:
         self._store = store
         self.blobs = Blobs(store)
-        self._writing = asyncio.Lock()
+        self.changes = changes or Changes(store)
         self._read: dict[str, tuple[str, Understood]] = {}  # key → (etag, what it says)
 
     async def publish(self, name: str, spec: ModelSpec, files: list[ModelFile], asked: int) -> ModelVersion:
@@ -66,43 +67,42 @@ class Catalog:
             FailedPrecondition: a blob is missing or being swept, a step of an ensemble is unloaded, or an ensemble
                 follows the latest version that this one would not fit.
             AlreadyExists: the number that was asked for is taken.
-            Conflict: other publishers were faster all the time.
+            Conflict: other registries were at it all the time.
             Unavailable: the store took so long that the blobs may have been swept meanwhile.
         """
         check_name(name)
-        if spec.HasField("ensemble"):
-            spec = ensembles.completed(name, spec, await self.models())
-        check_spec(spec)
         check_files(files, spec.entry)
         if asked:
             check_number(asked)
-        async with self.blobs.pinned(files) as pin, self._writing:
-            for _ in range(PUBLISH_TRIES):
-                pin.check()
-                number = asked or next_version(await self._numbers(name))
-                version = ModelVersion(
-                    name=name, version=number, spec=spec, files=files, created_unix_ms=time.time_ns() // 1_000_000
+        if not spec.HasField("ensemble"):
+            check_spec(spec)
+        async with self.blobs.pinned(files) as pin, self.changes.turn() as change:
+            models = await self.models()
+            if spec.HasField("ensemble"):
+                spec = ensembles.completed(name, spec, models)
+                check_spec(spec)
+            taken = await self._numbers(name)
+            number = asked or next_version(taken)
+            if number in taken:
+                raise AlreadyExists(
+                    f"version {number} of '{name}' exists or existed; versions are immutable, leave the number out to"
+                    " get the next one"
                 )
-                self._check_latest(await self.models(), version)
-                try:
-                    await self._write_manifest(version)
-                except (AlreadyExists, Conflict):
-                    if asked:
-                        raise AlreadyExists(
-                            f"version {asked} of '{name}' exists or existed; versions are immutable, leave the number"
-                            " out to get the next one"
-                        ) from None
-                    continue
-                return version
-        raise Conflict(f"others published '{name}' faster {PUBLISH_TRIES} times in a row; try again")
+            version = ModelVersion(
+                name=name, version=number, spec=spec, files=files, created_unix_ms=time.time_ns() // 1_000_000
+            )
+            self._check_latest(models, version)
+            pin.check()
+            content = one(MessageToJson(version).encode())
+            await change.write(self._store.put(_manifest_key(name, number), content, if_absent=True))
+            return version
 
     def _check_latest(self, models: dict[str, Model], version: ModelVersion) -> None:
         moved = Model(name=version.name)
         if version.name in models:
             moved.CopyFrom(models[version.name])
-        if all(each.version != version.version for each in moved.versions):
-            moved.versions.append(version)
-            ensembles.check_move(models, consistent(moved))
+        moved.versions.append(version)
+        ensembles.check_move(models, consistent(moved))
 
     async def models(self) -> dict[str, Model]:
         """Everything, by name."""
@@ -127,7 +127,7 @@ class Catalog:
             FailedPrecondition: a rollout moves the alias, or an ensemble follows it that the version does not fit.
         """
         check_alias(alias)
-        async with self._writing:
+        async with self.changes.turn() as change:
             model = await self.model(name)
             version_of(model, number)
             if model.HasField("rollout") and alias in {STABLE, CANDIDATE}:
@@ -136,32 +136,35 @@ class Catalog:
                 )
             model.aliases[alias] = number
             ensembles.check_move(await self.models(), model)
-            await self._store.put(f"models/{name}/aliases/{alias}", one(str(number).encode()))
+            # Some stores make tags of contents: a number that came back would bring its tag back, under which _read may
+            # have what stood there in between.
+            content = f"{number} {secrets.token_hex(8)}".encode()
+            await change.write(self._store.put(f"models/{name}/aliases/{alias}", one(content)))
 
     async def delete_alias(self, name: str, alias: str) -> None:
         """Raises NotFound, FailedPrecondition where an ensemble follows it."""
-        async with self._writing:
+        async with self.changes.turn() as change:
             aliases = (await self.model(name)).aliases
             if alias not in aliases:
                 known = ", ".join(sorted(aliases)) or "none"
                 raise NotFound(f"model '{name}' has no alias '{alias}'; there are: {known}")
             ensembles.check_unused(await self.models(), name, alias=alias)
-            await self._store.delete(f"models/{name}/aliases/{alias}")
+            await change.write(self._store.delete(f"models/{name}/aliases/{alias}"))
 
     async def set_unloaded(self, name: str, unloaded: bool) -> None:
         """Whether anybody serves the model. Raises NotFound, FailedPrecondition where ensembles need it otherwise."""
-        async with self._writing:
+        async with self.changes.turn() as change:
             model = await self.model(name)
             (ensembles.check_idle if unloaded else ensembles.check_members_loaded)(await self.models(), name)
             key = f"models/{name}/unloaded"
             if unloaded:
-                await self._store.put(key, one(MARK))
+                await change.write(self._store.put(key, one(MARK)))
             elif model.unloaded:
-                await self._store.delete(key)
+                await change.write(self._store.delete(key))
 
     async def delete_version(self, name: str, number: int) -> None:
         """Empties the manifest. Raises NotFound, FailedPrecondition where an alias or an ensemble needs it."""
-        async with self._writing:
+        async with self.changes.turn() as change:
             model = await self.model(name)
             version_of(model, number)
             if aliases := sorted(alias for alias, target in model.aliases.items() if target == number):
@@ -169,21 +172,21 @@ class Catalog:
                     f"version {number} of '{name}' is aliased by {', '.join(aliases)}; move the alias first"
                 )
             ensembles.check_unused(await self.models(), name, number)
-            await self._store.put(_manifest_key(name, number), one(b""))
+            await change.write(self._store.put(_manifest_key(name, number), one(b"")))
 
     async def delete_model(self, name: str) -> None:
         """All aliases and versions. Raises NotFound, FailedPrecondition where an ensemble needs one."""
-        async with self._writing:
+        async with self.changes.turn() as change:
             model = await self.model(name)
             ensembles.check_unused(await self.models(), name)
             for alias in model.aliases:
-                await self._store.delete(f"models/{name}/aliases/{alias}")
-            if model.unloaded:
-                await self._store.delete(f"models/{name}/unloaded")
+                await change.write(self._store.delete(f"models/{name}/aliases/{alias}"))
             for version in model.versions:
-                await self._store.put(_manifest_key(name, version.version), one(b""))
+                await change.write(self._store.put(_manifest_key(name, version.version), one(b"")))
+            if model.unloaded:  # only now: nobody is to serve what is half gone
+                await change.write(self._store.delete(f"models/{name}/unloaded"))
             for revision in [info.key async for info in self._store.list(f"models/{name}/rollouts/")]:
-                await self._store.delete(revision)
+                await change.write(self._store.delete(revision))
 
     async def locate(self, name: str, number: int, expires: float) -> list[tuple[ModelFile, str]]:
         """A version's files with URLs. Raises NotFound."""
@@ -193,13 +196,6 @@ class Catalog:
     async def _numbers(self, name: str) -> list[int]:
         keys = [parse_key(info.key) async for info in self._store.list(f"models/{name}/versions/")]
         return [key.number for key in keys if key is not None]
-
-    async def _write_manifest(self, version: ModelVersion) -> None:
-        key = _manifest_key(version.name, version.version)
-        # Stores that ignore the condition are safe for one registry: nobody else writes, and this looks first.
-        if version.version in await self._numbers(version.name):
-            raise AlreadyExists(key)
-        await self._store.put(key, one(MessageToJson(version).encode()), if_absent=True)
 
     async def _assemble(self, listed: list[ObjectInfo]) -> dict[str, Model]:
         """Models from what was listed. Whatever is not ours is passed over: others may keep things in the bucket."""
@@ -248,7 +244,7 @@ def _parse(key: str, content: bytes) -> Understood:
         if found is None or not content:
             return None
         if found.alias:
-            return int(content)
+            return int(content.split()[0])
         return Parse(content, Rollout() if found.revision else ModelVersion(), ignore_unknown_fields=True)
     except (ParseError, ValueError) as error:
         log.warning("the object %s is damaged and is passed over: %s", key, error)

@@ -36,6 +36,7 @@ from services.common.errors import FailedPrecondition, InvalidArgument
 from services.common.objects.connect import clock_of, one, whole
 from services.common.objects.port import ObjectInfo, ObjectStore
 from services.registry.blobs import BLOBS, PINS, STALE_SECONDS, SWEEP_SECONDS, SWEEPS, listed_in
+from services.registry.changes import CHANGES
 from services.registry.rules import check_digest, parse_key
 
 GRACE_SECONDS = 24 * 3600
@@ -139,7 +140,7 @@ class Collector:
         return named
 
     async def _forget_the_dead(self, now: float) -> None:
-        for prefix in (PINS, SWEEPS):
+        for prefix in (PINS, SWEEPS, CHANGES):
             for info in [info async for info in self._store.list(prefix)]:
                 if info.written < now - STALE_SECONDS:
                     await self._store.delete(info.key)

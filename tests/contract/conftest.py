@@ -1,13 +1,15 @@
-"""Both brokers as real processes, one of each for the session; and the object stores, one of each for a file."""
+"""Brokers as real processes, one of each for the session; stores, one of each for a file; and registries on them."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from grpc import aio
 
 from tests.contract.broker_kit import Connections
 from tests.support.brokers import BrokerProcess, embedded_broker, rabbitmq_server
+from tests.support.registries import Registry, registry
 from tests.support.stores import RunningStore, directory, moto_s3, rclone_s3
 
 RUNNERS: dict[str, Callable[[Path], AbstractContextManager[BrokerProcess]]] = {
@@ -46,3 +48,21 @@ def running_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
     """A store that serves, shared by the tests of one file: each keeps to keys of its own."""
     with running(request.param, tmp_path_factory.mktemp(request.param)) as store:
         yield store
+
+
+@pytest.fixture(scope="module")
+def addresses(running_store: RunningStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Two registries on one store."""
+    folder = tmp_path_factory.mktemp("registries")
+    with (
+        registry(running_store, folder / "first.log") as first,
+        registry(running_store, folder / "second.log") as second,
+    ):
+        yield first, second
+
+
+@pytest.fixture
+async def registries(addresses: tuple[str, str]) -> AsyncIterator[tuple[Registry, Registry]]:
+    """Clients of both."""
+    async with aio.insecure_channel(addresses[0]) as first, aio.insecure_channel(addresses[1]) as second:
+        yield Registry(first), Registry(second)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from services.common.errors import AlreadyExists, Conflict, InvalidArgument
+from services.common.errors import AlreadyExists, Conflict, InvalidArgument, Unavailable
 from services.common.objects.directory import DirectoryStore
 from services.common.objects.port import ObjectStore
 
@@ -62,12 +62,17 @@ async def honours_conditions(store: ObjectStore) -> bool:
 
 
 async def clock_of(store: ObjectStore) -> float:
-    """What the store's own clock says, in seconds since the epoch: what objects' ages are counted by."""
+    """What the store's own clock says, in seconds since the epoch: what objects' ages are counted by.
+
+    Raises:
+        Unavailable: the store cannot be used, or forgets what was written.
+    """
     key = f"probes/{secrets.token_hex(8)}"
     await store.put(key, one(b"."))
     try:
-        (written,) = [info.written async for info in store.list(key)]
-        return written
+        async for info in store.list(key):
+            return info.written
+        raise Unavailable("the store does not list what was just written to it; it must (see docs/registry.md)")
     finally:
         await store.delete(key)
 
