@@ -24,6 +24,7 @@ whoever is alive writes a manifest, or removes a blob, only well before its own 
 A sweep whose removals did not all succeed is left behind, too: one of them may still be under way in the store.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -32,12 +33,14 @@ from dataclasses import dataclass, field
 from google.protobuf.json_format import Parse, ParseError
 
 from headrace.v1.model_pb2 import ModelVersion
-from services.common.errors import FailedPrecondition, InvalidArgument
+from services.common.errors import FailedPrecondition, HeadraceError, InvalidArgument
 from services.common.objects.connect import clock_of, one, whole
 from services.common.objects.port import ObjectInfo, ObjectStore
 from services.registry.blobs import BLOBS, PINS, STALE_SECONDS, SWEEP_SECONDS, SWEEPS, listed_in
 from services.registry.changes import CHANGES
 from services.registry.rules import check_digest, parse_key
+
+log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 24 * 3600
 # At a time: while a sweep is under way, its blobs cannot be published.
@@ -68,10 +71,21 @@ class Collected:
 
 
 class Collector:
-    """Collects garbage when told to."""
+    """Collects garbage when told to.
 
-    def __init__(self, store: ObjectStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        ended: told what came of each collection that removes things; None: it failed.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        ended: Callable[[Collected | None], None] = lambda _: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
+        self._ended = ended
         self._clock = clock
         self._read: dict[str, tuple[str, set[str]]] = {}  # manifest's key → (etag, the digests that it names)
 
@@ -82,6 +96,21 @@ class Collector:
             FailedPrecondition: a manifest is damaged, so that it cannot be told what it uses; nothing was removed.
             Unavailable: the store cannot be reached; what was not removed yet stays.
         """
+        try:
+            found = await self._collect(grace_seconds, dry_run=dry_run)
+        except HeadraceError:
+            self._ended(None)
+            raise
+        if not dry_run:
+            size = sum(blob.size for blob in found.collected)
+            log.info(
+                "removed %d files that no version uses, %d bytes; %d are used, %d too young, %d left for the next time",
+                *(len(found.collected), size, found.used, found.young, found.left),
+            )
+            self._ended(found)
+        return found
+
+    async def _collect(self, grace_seconds: float, *, dry_run: bool) -> Collected:
         now, found, garbage = await clock_of(self._store), Collected(), list[Blob]()
         blobs = [info async for info in self._store.list(BLOBS) if _is_digest(info.key.removeprefix(BLOBS))]
         used = await self._used(now)

@@ -134,7 +134,7 @@ async def test_the_probe_tells_what_the_store_does(store: ObjectStore, running_s
 
 async def test_of_racing_conditional_writers_one_wins(store: ObjectStore, running_store: RunningStore) -> None:
     if not running_store.conditional:
-        pytest.skip("this store ignores conditions; the registry is then its one writer")
+        pytest.skip("this store ignores conditions: run one job service and one autoscaler on it")
     answers = await asyncio.gather(
         *(store.put("race/key", one(b"%d" % number), if_absent=True) for number in range(16)), return_exceptions=True
     )
