@@ -3,6 +3,7 @@ import { useEffect } from "preact/hooks";
 import type { Feed } from "./feed";
 import { Header } from "./parts/Header";
 import { Notice } from "./parts/Notice";
+import type { Snapshot } from "./snapshot";
 import { useAddress, useFeed } from "./state";
 import { Overview } from "./views/Overview";
 import { Playground } from "./views/Playground";
@@ -14,17 +15,28 @@ export interface ViewProps {
   detail: string;
 }
 
-const VIEWS: Record<string, { title: string; view: ComponentType<ViewProps> }> = {
-  overview: { title: "Overview", view: Overview },
-  workers: { title: "Workers", view: Workers },
-  scaling: { title: "Scaling", view: Scaling },
-  playground: { title: "Playground", view: Playground },
-};
+interface Page {
+  key: string;
+  title: string;
+  view: ComponentType<ViewProps>;
+  /** Whether what it shows is there at all; null: nothing is known yet. */
+  there: (snapshot: Snapshot | null) => boolean;
+}
+
+const always = () => true;
+const cluster = (snapshot: Snapshot | null) => snapshot?.replica === null;
+const PAGES: Page[] = [
+  { key: "overview", title: "Overview", view: Overview, there: always },
+  { key: "workers", title: "Workers", view: Workers, there: cluster },
+  { key: "scaling", title: "Scaling", view: Scaling, there: cluster },
+  { key: "playground", title: "Playground", view: Playground, there: always },
+];
 
 export function App({ feed }: { feed: Feed }) {
   useFeed(feed);
   const { view, detail } = useAddress();
-  const { title, view: View } = VIEWS[view] ?? VIEWS["overview"]!;
+  const pages = PAGES.filter((each) => each.there(feed.snapshot));
+  const { key, title, view: View } = pages.find((each) => each.key === view) ?? pages[0]!;
   useEffect(() => {
     document.title = `${title} · Headrace`;
   }, [title]);
@@ -33,7 +45,7 @@ export function App({ feed }: { feed: Feed }) {
       <a class="skip" href="#content" onClick={skip}>
         Skip to content
       </a>
-      <Header feed={feed} titles={Object.entries(VIEWS).map(([key, each]) => [key, each.title])} current={view} />
+      <Header feed={feed} titles={pages.map((each) => [each.key, each.title])} current={key} />
       <Notice feed={feed} />
       <main id="content" tabIndex={-1}>
         <h1 class="spoken">{title}</h1>

@@ -1,4 +1,4 @@
-// Calls to the gateway that served this page, with the API key where one was given.
+// Calls to the server of this page, a gateway or a single replica, with the API key where one was given.
 
 const STORED = "headrace-api-key";
 
@@ -7,7 +7,7 @@ export const apiKey = {
   set: (key: string): void => (key ? sessionStorage.setItem(STORED, key) : sessionStorage.removeItem(STORED)),
 };
 
-/** The gateway answered, and it was no. */
+/** The server answered, and it was no. */
 export class Refused extends Error {
   constructor(
     readonly status: number,
@@ -17,7 +17,7 @@ export class Refused extends Error {
   }
 }
 
-/** Fetches a path below this gateway's root. Throws Refused with the gateway's own words. */
+/** Fetches a path below the server's root. Throws Refused with the server's own words. */
 export async function call(path: string, options: { body?: string; signal?: AbortSignal } = {}): Promise<Response> {
   const headers = new Headers();
   if (apiKey.get()) headers.set("authorization", `Bearer ${apiKey.get()}`);
@@ -35,7 +35,7 @@ export async function call(path: string, options: { body?: string; signal?: Abor
 /** What any call went wrong with, for people. */
 export function wordsOf(error: unknown): string {
   if (error instanceof Refused) return error.message;
-  if (error instanceof TypeError) return "the gateway cannot be reached";
+  if (error instanceof TypeError) return "the server cannot be reached";
   return error instanceof Error ? error.message : String(error);
 }
 
@@ -48,5 +48,5 @@ async function reason(response: Response): Promise<string> {
   } catch {
     // no JSON: a proxy's page, most often
   }
-  return `the gateway answered ${response.status} ${response.statusText}`.trim();
+  return `the server answered ${response.status} ${response.statusText}`.trim();
 }

@@ -10,7 +10,7 @@ const SILENCE_MS = 15_000;
 const LONGEST_WAIT_MS = 8_000;
 
 export interface Connection {
-  /** "denied": the gateway wants an API key, or a better one. */
+  /** "denied": the server wants an API key, or a better one. */
   phase: "connecting" | "live" | "lost" | "denied";
   /** Why, where it is not live. */
   reason: string;
@@ -53,9 +53,9 @@ export class Feed {
 
   async #read(signal: AbortSignal): Promise<never> {
     const response = await call("console/live", { signal });
-    if (response.body === null) throw new Error("the gateway sent nothing");
+    if (response.body === null) throw new Error("the server sent nothing");
     const attempt = this.#attempt;
-    const silence = new Watchdog(() => attempt.abort(new Error(`the gateway has been silent for ${SILENCE_MS / 1000} s`)));
+    const silence = new Watchdog(() => attempt.abort(new Error(`the server has been silent for ${SILENCE_MS / 1000} s`)));
     try {
       for await (const data of events(response.body)) {
         silence.reset();
@@ -66,7 +66,7 @@ export class Feed {
     } finally {
       silence.end();
     }
-    throw new Error("the gateway ended the stream");
+    throw new Error("the server ended the stream");
   }
 
   /** Waits, unless a restart comes: that also ends the wait. */

@@ -67,7 +67,7 @@ export function useGeneration(model: string) {
 async function* generate(model: string, asked: Asked, signal: AbortSignal, state: Generation): AsyncGenerator<Generation> {
   const began = performance.now();
   const response = await call(`v1/${asked.kind}`, { body: JSON.stringify(bodyOf(model, asked)), signal });
-  if (response.body === null) throw new Error("the gateway sent nothing");
+  if (response.body === null) throw new Error("the server sent nothing");
   let first = 0;
   for await (const data of events(response.body)) {
     if (data === "[DONE]") return;

@@ -29,7 +29,7 @@ export interface WorkerPoint {
 }
 
 export interface Sample {
-  /** Seconds since 1970, by the gateway's clock. */
+  /** Seconds since 1970, by the server's clock. */
   at: number;
   models: Map<string, ModelPoint>;
   workers: Map<string, WorkerPoint>;

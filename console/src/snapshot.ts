@@ -1,4 +1,5 @@
 // What /console/live sends once a second: protobuf's JSON of GetStatusResponse and GetScalingResponse, see protos/headrace/v1.
+// A gateway's is made in services/gateway/console/picture.py, a single replica's in services/single/picture.py.
 
 /** A 64-bit integer, which protobuf's JSON writes as a string. */
 export type Int64 = string;
@@ -10,6 +11,8 @@ export interface Snapshot {
   status: Status;
   /** Null: this gateway knows of none. `state` null: it does not answer. */
   autoscaler: { address: string; state: Scaling | null } | null;
+  /** Null: this is a gateway. Otherwise one process runs the model: of `status` there are its models and what they did. */
+  replica: Replica | null;
 }
 
 export interface Status {
@@ -22,6 +25,13 @@ export interface Status {
   workers: Worker[];
   rollouts: RolloutStatus[];
   gateways: { id: string; queues: QueueDemand[] }[];
+}
+
+export interface Replica {
+  /** Its model is in memory. */
+  ready: boolean;
+  /** The model of each step, where it is an ensemble. */
+  members: { name: string; version: Int64; runtime: string }[];
 }
 
 export interface ModelStatus {

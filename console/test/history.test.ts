@@ -29,6 +29,7 @@ function snapshot(seconds: number, models: ModelStatus[], more: Partial<Snapshot
     window_seconds: 5,
     status: { ...status, models, workers: [], rollouts: [], gateways: [], ...more },
     autoscaler: null,
+    replica: null,
   };
 }
 

@@ -17,8 +17,8 @@ from services.common.tenants.access import Access, open_access
 from services.common.tls import Tls
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
-from services.gateway.console.live import live
 from services.gateway.console.pages import console_router
+from services.gateway.console.picture import live
 from services.gateway.demand import report_demand
 from services.gateway.dispatch.broker_here import BrokerHere
 from services.gateway.dispatch.links import ReplyChannel

@@ -132,6 +132,12 @@ class Observer:
         """What the route did since the start."""
         return self._record(route).stats
 
+    def in_flight(self, route: Route) -> int:
+        """Requests of the route that have begun and not ended, those that let others go first included."""
+        routes = [route] if route.behind is None else [route, route.behind]
+        records = (self._records.get(each.queue) for each in routes)
+        return sum(record.series.in_flight for record in records if record is not None)
+
     def forget(self, route: Route) -> None:
         """The version was deleted: nothing of it is exported any more."""
         queues = {route.queue} | ({route.behind.queue} if route.behind is not None else set())

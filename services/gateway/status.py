@@ -88,25 +88,30 @@ class StatusService:
         return WatchFleetResponse()
 
     async def _model(self, route: Route, window: float) -> ModelStatus:
-        stats = self._observer.stats(route)
-        recent = stats.recent(time.monotonic(), window)
-        status = ModelStatus(
-            name=route.name,
-            version=route.version,
-            in_flight=self._backend.in_flight(route),
-            answered=stats.success.count,
-            failed=stats.failure.count,
-            requests_per_second=recent.rate,
-            p50_ms=recent.p50_ms,
-            p99_ms=recent.p99_ms,
-            batch_sizes=stats.batch_sizes(),
-            aliases=self._routes.aliases(route),
-            runtime=route.spec_version.spec.runtime,
-            language_model=route.text,
-        )
+        status = model_status(route, self._observer, window)
+        status.in_flight = self._backend.in_flight(route)
+        status.aliases.extend(self._routes.aliases(route))
         try:
             depth = await self._backend.depth(route)
         except Unavailable:
             return status
         status.queued, status.consumers = depth.ready, depth.consumers
         return status
+
+
+def model_status(route: Route, observer: Observer, window: float) -> ModelStatus:
+    """What callers of this process got of a version; rates and latencies are those of the last `window` seconds."""
+    stats = observer.stats(route)
+    recent = stats.recent(time.monotonic(), window)
+    return ModelStatus(
+        name=route.name,
+        version=route.version,
+        answered=stats.success.count,
+        failed=stats.failure.count,
+        requests_per_second=recent.rate,
+        p50_ms=recent.p50_ms,
+        p99_ms=recent.p99_ms,
+        batch_sizes=stats.batch_sizes(),
+        runtime=route.spec_version.spec.runtime,
+        language_model=route.text,
+    )

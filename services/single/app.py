@@ -14,6 +14,8 @@ from services.common.tls import Tls
 from services.gateway.application import Application, AsgiApp
 from services.gateway.backend import Backend
 from services.gateway.calls import MethodTable
+from services.gateway.console.live import Live
+from services.gateway.console.pages import console_router
 from services.gateway.door import guarded
 from services.gateway.http import http_application
 from services.gateway.observation import Observer
@@ -26,6 +28,7 @@ from services.gateway.text.service import TextGeneration
 from services.single.backend import LocalBackend
 from services.single.finding import Found, find
 from services.single.loading import load
+from services.single.picture import ReplicaPicture
 from services.single.text import LocalText
 from services.worker.device import Device
 from services.worker.llm.port import EngineStats
@@ -66,13 +69,13 @@ async def single(settings: GatewaySettings, front: str, advertise: str, tls: Tls
     """A running single replica. Raises HeadraceErrors where the model cannot be had or loaded."""
     own = SingleSettings()
     with start("single", own.listen, settings, tls) as telemetry:
-        async with open_access(own.tenants) as access, _single(own, telemetry, access, tls) as application:
+        async with open_access(own.tenants) as access, _single(own, front, telemetry, access, tls) as application:
             yield application
 
 
 @asynccontextmanager
 async def _single(
-    settings: SingleSettings, telemetry: Telemetry, access: Access | None, tls: Tls | None
+    settings: SingleSettings, front: str, telemetry: Telemetry, access: Access | None, tls: Tls | None
 ) -> AsyncIterator[Single]:
     found = await find(settings.model, settings.registry, Path(settings.cache), tls)
     version = found.version
@@ -83,8 +86,9 @@ async def _single(
     async with serving(found, settings.threads, telemetry) as backend:
         text = TextGeneration(routes, backend, observer)
         protocol = ProtocolService(routes, backend, observer, ready=backend.ready, control=NoControl()).methods()
-        router = openai_router(text, routes, model_infer(protocol))
-        http = http_application(protocol, router, access=access, most_bytes=settings.max_request_bytes)
+        picture = ReplicaPicture(found, front, routes=routes, backend=backend, observer=observer)
+        routers = openai_router(text, routes, model_infer(protocol)), console_router(Live(picture.look))
+        http = http_application(protocol, *routers, access=access, most_bytes=settings.max_request_bytes)
         yield Single(guarded({**protocol, **text.methods()}, access), http, backend)
 
 

@@ -1,8 +1,10 @@
 """The example ensemble, text to label, through the whole stack: asked by NVIDIA's client, and traced."""
 
+import json
 import secrets
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,10 @@ def test_a_single_replica_serves_it_from_one_process(running: RunningStack, fron
         assert [stage["model"] for stage in result.receipt["stages"]] == list(NAMES[:3])
         with pytest.raises(NotFoundError, match="no model 'embed'"):
             client.infer("embed", texts)
+        with urllib.request.urlopen(f"http://{one.http}/console/live") as feed:
+            picture = json.loads(feed.readline().removeprefix(b"data: "))
+        assert [member["name"] for member in picture["replica"]["members"]] == list(NAMES[:3])
+        assert [(model["name"], model["answered"]) for model in picture["status"]["models"]] == [("prose", "1")]
 
 
 def test_an_ensemble_that_is_not_pushed_is_not_served(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ export function ApiKeyForm({ feed }: { feed: Feed }) {
           </button>
         )}
       </div>
-      <p class="hint">Sent as “Authorization: Bearer …” to this gateway only; kept in this tab until it is closed.</p>
+      <p class="hint">Sent as “Authorization: Bearer …” to this server only; kept in this tab until it is closed.</p>
     </form>
   );
 }

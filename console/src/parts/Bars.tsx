@@ -17,7 +17,7 @@ export function Bars({ model }: { model: ModelStatus }) {
   return (
     <section>
       <h2>
-        Batches by size <span class="unit">rows per batch, since this gateway's start</span>
+        Batches by size <span class="unit">rows per batch, since the start</span>
       </h2>
       {total === 0 ? (
         <p class="empty">No batch was run yet.</p>

@@ -18,6 +18,7 @@ export function Figures({ feed, scope }: { feed: Feed; scope: string | null }) {
   const { snapshot, history } = feed;
   const sample = history.latest;
   if (snapshot === null || sample === undefined) return null;
+  const alone = snapshot.replica !== null;
   const models = snapshot.status.models.filter((each) => scope === null || keyOf(each) === scope);
   const sums = totals(sample, scope);
   const failed = models.reduce((sum, each) => sum + Number(each.failed), 0);
@@ -34,11 +35,11 @@ export function Figures({ feed, scope }: { feed: Feed; scope: string | null }) {
       <Fact
         label="Unanswered"
         value={count(sums?.unanswered)}
-        note={`${count(sums?.queued)} waiting in the broker`}
+        note={alone ? "running, or in line" : `${count(sums?.queued)} waiting in the broker`}
       />
       {scope === null ? <Slowest models={models} /> : <Latency model={models[0]!} />}
       <Fact label="Mean batch" value={figure(sums?.batch)} unit="rows" note="of the last second" />
-      <WorkersFact sample={sample} />
+      {!alone && <WorkersFact sample={sample} />}
     </dl>
   );
 }

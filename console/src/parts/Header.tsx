@@ -54,10 +54,11 @@ function Controls({ feed }: { feed: Feed }) {
   );
 }
 
-/** Which gateway this is, what it is connected to, and how old the picture is. */
+/** Which gateway this is, or that it is a single replica; what it is connected to, and how old the picture is. */
 function Where({ feed }: { feed: Feed }) {
   const status = feed.snapshot?.status;
   const scaling = feed.snapshot?.autoscaler;
+  const replica = feed.snapshot?.replica;
   return (
     <div class="where">
       <span class={`phase ${feed.connection.phase}`}>
@@ -67,15 +68,25 @@ function Where({ feed }: { feed: Feed }) {
       {status && (
         <>
           <time>{clock((feed.snapshot?.unix_ms ?? 0) / 1000)}</time>
-          <span>
-            gateway <code>{status.gateway_id}</code>
-            {status.gateways.length > 1 && `, one of ${status.gateways.length}`}
-          </span>
+          {replica ? (
+            <span>single replica</span>
+          ) : (
+            <span>
+              gateway <code>{status.gateway_id}</code>
+              {status.gateways.length > 1 && `, one of ${status.gateways.length}`}
+            </span>
+          )}
           <span>
             {status.front === "envoy" ? "Envoy front" : "grpc.aio front"}, version {status.version}
           </span>
-          <Peer name="registry" up={status.registry_connected} />
-          <Peer name="broker" up={status.broker_connected} />
+          {replica ? (
+            <Peer name="model" up={replica.ready} />
+          ) : (
+            <>
+              <Peer name="registry" up={status.registry_connected} />
+              <Peer name="broker" up={status.broker_connected} />
+            </>
+          )}
           {scaling && <Peer name="autoscaler" up={scaling.state !== null} />}
         </>
       )}

@@ -20,6 +20,7 @@ export function ModelTable({ feed, scope, window }: TableProps) {
   const [filter, setFilter] = useState("");
   const [all, setAll] = useState(false);
   const status = feed.snapshot!.status;
+  const cluster = feed.snapshot!.replica === null;
   const found = status.models.filter((each) => keyOf(each).includes(filter.trim()));
   const shown = all ? found : found.slice(0, MOST);
   return (
@@ -53,7 +54,7 @@ export function ModelTable({ feed, scope, window }: TableProps) {
             <Head label="p99 ms" />
             <Head label="batch" kind="mid" />
             <Head label="failed" kind="mid" />
-            <Head label="consumers" kind="wide" />
+            {cluster && <Head label="consumers" kind="wide" />}
           </tr>
         </thead>
         <tbody>
@@ -107,7 +108,9 @@ function Row({ model, status, feed, scope, window }: TableProps & { model: Model
       <td class="number">{asked ? ms(model.p99_ms) : NONE}</td>
       <td class="number mid">{figure(meanBatch(point))}</td>
       <td class={Number(model.failed) > 0 ? "number mid bad" : "number mid"}>{count(Number(model.failed))}</td>
-      <td class={model.consumers === 0 ? "number wide muted" : "number wide"}>{count(model.consumers)}</td>
+      {feed.snapshot?.replica === null && (
+        <td class={model.consumers === 0 ? "number wide muted" : "number wide"}>{count(model.consumers)}</td>
+      )}
     </tr>
   );
 }

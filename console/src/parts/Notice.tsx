@@ -17,7 +17,7 @@ export function Notice({ feed }: { feed: Feed }) {
       {phase === "denied" && (
         <div class="notice bad">
           <p>
-            <strong>This gateway asks for an API key:</strong> {reason}
+            <strong>This server asks for an API key:</strong> {reason}
           </p>
           <ApiKeyForm feed={feed} />
         </div>

@@ -6,7 +6,7 @@ export interface Answer {
   text: string;
   /** As seen from this browser. */
   ms: number;
-  /** The gateway's receipt, JSON. */
+  /** The server's receipt, JSON. */
   receipt: string | null;
 }
 
@@ -62,7 +62,7 @@ export function TensorAnswer({ answer }: { answer: Answer }) {
   );
 }
 
-/** Where the time went, by the gateway's receipt; the rest is HTTP, JSON and the network. */
+/** Where the time went, by the server's receipt; the rest is HTTP, JSON and the network. */
 function Times({ answer }: { answer: Answer }) {
   if (answer.receipt === null) return <p class="hint">{ms(answer.ms)} ms, as seen from here.</p>;
   const receipt = JSON.parse(answer.receipt) as Receipt;

@@ -15,6 +15,8 @@ export function Playground({ feed, detail }: ViewProps) {
   const texts = [...(text.names ?? []), ...versions];
   const chosen = [...texts, ...tensors].includes(detail) ? detail : (tensors[0] ?? texts[0]);
   if (models.length === 0) return <p class="empty">There is no model to ask yet.</p>;
+  // Until then the model that is asked could turn into another one under its reader's hands.
+  if (text.names === null && !text.error) return <p class="empty">Reading the list of language models …</p>;
   return (
     <section class="playground">
       <div class="head">
@@ -26,7 +28,7 @@ export function Playground({ feed, detail }: ViewProps) {
           </select>
         </label>
         {text.error && <p class="hint bad">The list of language models cannot be had: {text.error}</p>}
-        {text.names?.length === 0 && (
+        {text.names?.length === 0 && feed.snapshot!.replica === null && (
           <p class="hint">
             No language model is here; <code>headrace push NAME FOLDER</code> takes a Hugging Face folder.
           </p>

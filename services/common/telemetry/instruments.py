@@ -54,6 +54,11 @@ class GatewayModel:
         self.queue_full = _counter(owner.queue_full, labels)
         self.republished = _counter(owner.republished, labels)
 
+    @property
+    def in_flight(self) -> int:
+        """Accepted and not yet answered."""
+        return int(self._in_flight.value)
+
     def began(self) -> None:
         """A request was accepted; exactly one `finished` follows."""
         self._in_flight.add(1)
