@@ -11,6 +11,8 @@ from headrace import Client
 from headrace.client.registry import RegistryClient
 from tests.support import models
 from tests.support.brokers import BrokerProcess, rabbitmq_server
+from tests.support.house import House, a_house
+from tests.support.openai_server import openai_package, openai_server
 from tests.support.stack import RunningStack, running_stack, wait_until
 from tests.support.stores import rclone_s3
 
@@ -59,6 +61,18 @@ def stack_of(
         yield parts.enter_context(
             running_stack(folder / "data", workers=workers, front=front, environment=environment, **more)
         )
+
+
+@pytest.fixture(scope="session", params=FRONTS)
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A stack with tenants, on each front, with `add_one` and the language model `words`."""
+    folder = tmp_path_factory.mktemp(f"tenants-{request.param}")
+    with openai_server(0.001) as server, a_house(folder, request.param) as house:
+        with house.registry("operator") as registry, house.client("operator") as client:
+            registry.push("add_one", models.add_one(folder / "add_one.onnx"))
+            registry.push("words", openai_package(folder / "words", server))
+            wait_until(lambda: ready(client, "add_one") and ready(client, "words"), "the models")
+        yield house
 
 
 @pytest.fixture

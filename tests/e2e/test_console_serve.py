@@ -15,7 +15,7 @@ from headrace import Client
 from tests.e2e.conftest import FRONTS
 from tests.support import models
 from tests.support.browser import PHONE, chromium, opened
-from tests.support.openai_server import openai_server, text_of
+from tests.support.openai_server import openai_package, openai_server, text_of
 from tests.support.single import Replica, replica
 
 PATIENCE_MS = 30_000
@@ -111,10 +111,8 @@ def test_a_phone_needs_no_sideways_scrolling(browser: Browser, plus: Replica) ->
 
 
 def test_a_language_model_streams_text(browser: Browser, tmp_path: Path) -> None:
-    folder = tmp_path / "words"
-    folder.mkdir()
     with openai_server(0.01) as url:
-        (folder / "model.yaml").write_text(f"runtime: openai\nopenai: {{base_url: '{url}', model: words}}\n")
+        folder = openai_package(tmp_path / "words", url)
         with replica(str(folder), tmp_path / "replica") as one, watched(browser, one, "overview") as page:
             expect(page.locator(".headline")).to_contain_text("holds words:1 and runs many requests at a time")
             page.get_by_role("link", name="Playground", exact=True).click()

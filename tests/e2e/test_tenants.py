@@ -2,11 +2,7 @@
 
 import json
 import subprocess
-import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError
 
 import grpc
 import numpy as np
@@ -16,100 +12,20 @@ from grpc_health.v1 import health_pb2
 from headrace import AsyncClient, Client
 from headrace.client.errors import (
     HeadraceError,
-    NotFoundError,
     PermissionDeniedError,
     QueueFullError,
     UnauthenticatedError,
 )
-from headrace.client.jobs import JobsClient
-from headrace.client.registry import RegistryClient
 from headrace.inference import grpc_service_pb2 as pb
 from headrace.inference.grpc_service_pb2_grpc import GRPCInferenceServiceStub
-from headrace.v1.jobs_pb2 import (
-    CreateFileRequest,
-    DeleteFileRequest,
-    GetFileRequest,
-    ListFilesRequest,
-    ReadFileRequest,
-    SubmitJobRequest,
-)
-from headrace.v1.jobs_pb2_grpc import FileServiceStub, JobServiceStub
-from tests.e2e.conftest import FRONTS, ready
 from tests.e2e.test_clients import PYTHON, ROOT
-from tests.e2e.test_text import push
 from tests.support import models
 from tests.support.browser import chromium, opened
-from tests.support.openai_server import openai_server, text_of
-from tests.support.stack import RunningStack, running_stack, wait_until
-from tests.support.tenants import Issuer, TenantsFile
+from tests.support.house import House
+from tests.support.openai_server import text_of
+from tests.support.stack import wait_until
 
 ROW = {"x": np.zeros((1, 16), np.float32)}
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """A stack with a door.
-
-    Tenants: `operator` may everything, `search` add_one and words, `guest` add_one, `ads` nothing that there is.
-    """
-
-    stack: RunningStack
-    file: TenantsFile
-    issuer: Issuer
-
-    def client(self, tenant: str) -> Client:
-        return Client(self.stack.address("gateway"), api_key=self.file.keys.get(tenant, tenant))
-
-    def registry(self, tenant: str) -> RegistryClient:
-        return RegistryClient(self.stack.address("registry"), api_key=self.file.keys.get(tenant, tenant))
-
-    def requests_of(self, tenant: str) -> int:
-        """How many the gateway has counted for him."""
-        page = urllib.request.urlopen(f"http://{self.stack.metrics('gateway')}/metrics", timeout=30)
-        with page as answer:
-            lines = answer.read().decode().splitlines()
-        wanted = [line for line in lines if "tenant_requests_total{" in line and f'headrace_tenant="{tenant}"' in line]
-        return round(sum(float(line.rpartition(" ")[2]) for line in wanted))
-
-    def get(self, path: str, tenant: str = "", body: object = None) -> tuple[int, str]:
-        """Status and text of an HTTP request."""
-        headers = {"content-type": "application/json"}
-        if tenant:
-            headers["x-api-key"] = self.file.keys[tenant]
-        data = json.dumps(body).encode() if body is not None else None
-        request = urllib.request.Request(f"http://{self.stack.http()}{path}", data, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.read().decode()
-        except HTTPError as error:
-            return error.code, error.read().decode()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    with openai_server(0.001) as url:
-        yield url
-
-
-@pytest.fixture(scope="module", params=FRONTS)
-def house(request: pytest.FixtureRequest, server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp(f"tenants-{request.param}")
-    file, issuer = TenantsFile(folder / "tenants.yaml"), Issuer(folder / "jwks.json")
-    file.add("operator", write=True)
-    file.add("search", models=["add_*", "words"])
-    file.add("ads", models=["ads-*"], write=True)
-    file.add("guest", models=["add_*"])
-    file.add("jobs", models=[], on_behalf=True)
-    file.believe("jwks.json")
-    # The key is the job service's.
-    environment = {"HEADRACE_TENANTS": str(file.path), "HEADRACE_API_KEY": file.keys["jobs"]}
-    with running_stack(folder / "data", front=request.param, environment=environment) as running:
-        house = House(running, file, issuer)
-        with house.registry("operator") as registry, house.client("operator") as client:
-            registry.push("add_one", models.add_one(folder / "add_one.onnx"))
-            push(running.address("registry"), "words", server, folder / "words", api_key=file.keys["operator"])
-            wait_until(lambda: ready(client, "add_one") and ready(client, "words"), "the models")
-        yield house
 
 
 def test_a_key_lets_its_tenant_in_and_nothing_else_does(house: House) -> None:
@@ -129,73 +45,6 @@ def test_a_key_lets_its_tenant_in_and_nothing_else_does(house: House) -> None:
                 client.generate("words", "x")
             with pytest.raises(UnauthenticatedError):
                 client.metadata("add_one")
-
-
-def test_a_tenant_has_jobs_of_its_own_which_run_in_its_name(house: House) -> None:
-    def jobs(tenant: str) -> JobsClient:
-        return JobsClient(house.stack.address("jobs"), api_key=house.file.keys.get(tenant, ""))
-
-    with jobs("") as client, pytest.raises(UnauthenticatedError):
-        client.list()
-    body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [1.0] * 16}]}).encode()
-    with jobs("search") as client:
-        before = house.requests_of("search")
-        job = client.submit([body + b"\n"] * 5, endpoint="/v2/models/add_one/infer").id
-        assert [each.completed for each in client.watch(job)][-1] == 5
-        assert house.requests_of("search") == before + 5
-        # What is not his, he does not get by way of a job either.
-        *_, refused = client.watch(client.submit([body], endpoint="/v2/models/ads-rank/infer").id)
-        assert (refused.completed, refused.failed) == (0, 1)
-        assert "may not use model" in b"".join(client.results(refused.id)).decode()
-        assert [each.id for each in client.list()] == [refused.id, job]
-    with jobs("guest") as client:
-        assert client.list() == []
-        for look in (client.get, client.cancel, client.delete, lambda name: b"".join(client.results(name))):
-            with pytest.raises(NotFoundError, match="no job"):
-                look(job)
-    with jobs("operator") as client:
-        assert client.get(job).completed == 5
-    told = {tenant: house.get("/v1/batches", tenant) for tenant in ("", "guest", "search", "operator")}
-    assert {tenant: status for tenant, (status, _) in told.items()} == {
-        "": 401,
-        "guest": 200,
-        "search": 200,
-        "operator": 200,
-    }
-    assert {tenant: job in text for tenant, (_, text) in told.items()} == {
-        "": False,
-        "guest": False,
-        "search": True,
-        "operator": True,
-    }
-
-
-def test_a_tenant_has_files_of_its_own(house: House) -> None:
-    def metadata(tenant: str) -> tuple[tuple[str, str]]:
-        return (("x-api-key", house.file.keys[tenant]),)
-
-    with grpc.insecure_channel(house.stack.address("jobs")) as channel:
-        files = FileServiceStub(channel)
-        header = CreateFileRequest.Header(filename="a.jsonl", purpose="batch")
-        parts = [CreateFileRequest(header=header), CreateFileRequest(content=b"{}"), CreateFileRequest(complete=True)]
-        name = files.CreateFile(iter(parts), metadata=metadata("search")).file.id
-        mine, others = (
-            files.ListFiles(ListFilesRequest(), metadata=metadata(each)).files for each in ("search", "guest")
-        )
-        assert name in {file.id for file in mine}
-        assert not others
-        submitted = SubmitJobRequest(
-            header=SubmitJobRequest.Header(endpoint="/v2/models/add_one/infer", input_file=name)
-        )
-        for call in (
-            lambda: files.GetFile(GetFileRequest(id=name), metadata=metadata("guest")),
-            lambda: files.DeleteFile(DeleteFileRequest(id=name), metadata=metadata("guest")),
-            lambda: list(files.ReadFile(ReadFileRequest(id=name), metadata=metadata("guest"))),
-            lambda: JobServiceStub(channel).SubmitJob(iter([submitted]), metadata=metadata("guest")),
-        ):
-            with pytest.raises(grpc.RpcError, match="no file"):
-                call()
-        assert files.GetFile(GetFileRequest(id=name), metadata=metadata("operator")).file.bytes == 2
 
 
 @pytest.mark.parametrize(("key", "name"), [("search", "operator"), ("operator", "search"), ("jobs", "nobody")])

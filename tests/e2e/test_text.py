@@ -13,19 +13,17 @@ from headrace.client.registry import RegistryClient
 from headrace.v1 import text_generation_pb2 as pb
 from headrace.v1.text_generation_pb2_grpc import TextGenerationServiceStub
 from tests.e2e.conftest import FRONTS, ready
-from tests.support.openai_server import openai_server, text_of
+from tests.support.openai_server import openai_package, openai_server, text_of
 from tests.support.stack import RunningStack, running_stack, wait_until
 
 DELAY = 0.005
 Folders = pytest.TempPathFactory
 
 
-def push(registry: str, name: str, url: str, folder: Path, api_key: str | None = None) -> None:
+def push(registry: str, name: str, url: str, folder: Path) -> None:
     """A package that says where the model runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.yaml").write_text(f"runtime: openai\nopenai: {{base_url: '{url}', model: words}}\n")
-    with RegistryClient(registry, api_key=api_key) as client:
-        client.push(name, folder)
+    with RegistryClient(registry) as client:
+        client.push(name, openai_package(folder, url))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from services.worker.llm.group import Group, decode, encode
 from services.worker.llm.options import EngineOptions
 from services.worker.llm.plan import Plan
 from services.worker.llm.stepping import EngineBroken
-from tests.integration.test_llm_engine import SMALL, opened, prompts, request, sampled
+from tests.support.llm_engine import SMALL, opened, prompts, request, sampled
 from tests.support.llm_models import check_greedy, oracle, save_model
 from tests.support.stack import wait_until
 

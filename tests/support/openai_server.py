@@ -104,6 +104,13 @@ def openai_server(delay: float = 0.0) -> Iterator[str]:
         process.stdout.close()
 
 
+def openai_package(folder: Path, url: str) -> Path:
+    """A package that says where the model runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.yaml").write_text(f"runtime: openai\nopenai: {{base_url: '{url}', model: words}}\n")
+    return folder
+
+
 def main() -> None:
     """Serves on a free port until it is killed."""
     held = socket.socket()
