@@ -5,6 +5,7 @@ import { Header } from "./parts/Header";
 import { Notice } from "./parts/Notice";
 import type { Snapshot } from "./snapshot";
 import { useAddress, useFeed } from "./state";
+import { Jobs } from "./views/Jobs";
 import { Overview } from "./views/Overview";
 import { Playground } from "./views/Playground";
 import { Scaling } from "./views/Scaling";
@@ -29,6 +30,7 @@ const PAGES: Page[] = [
   { key: "overview", title: "Overview", view: Overview, there: always },
   { key: "workers", title: "Workers", view: Workers, there: cluster },
   { key: "scaling", title: "Scaling", view: Scaling, there: cluster },
+  { key: "jobs", title: "Jobs", view: Jobs, there: (snapshot) => snapshot !== null && snapshot.jobs !== null },
   { key: "playground", title: "Playground", view: Playground, there: always },
 ];
 

@@ -11,6 +11,8 @@ export interface Snapshot {
   status: Status;
   /** Null: this gateway knows of none. `state` null: it does not answer. */
   autoscaler: { address: string; state: Scaling | null } | null;
+  /** Null: there is no job service; one that was there may be away. */
+  jobs: { address: string; up: boolean } | null;
   /** Null: this is a gateway. Otherwise one process runs the model: of `status` there are its models and what they did. */
   replica: Replica | null;
 }
@@ -25,6 +27,14 @@ export interface Status {
   workers: Worker[];
   rollouts: RolloutStatus[];
   gateways: { id: string; queues: QueueDemand[] }[];
+  backlogs: Backlog[];
+}
+
+/** What a job service has still to send. */
+export interface Backlog {
+  id: string;
+  /** Version 0: whichever is served to those who name none. */
+  waiting: { name: string; version: Int64; requests: Int64 }[];
 }
 
 export interface Replica {

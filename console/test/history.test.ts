@@ -27,8 +27,9 @@ function snapshot(seconds: number, models: ModelStatus[], more: Partial<Snapshot
   return {
     unix_ms: 1e6 + seconds * 1000,
     window_seconds: 5,
-    status: { ...status, models, workers: [], rollouts: [], gateways: [], ...more },
+    status: { ...status, models, workers: [], rollouts: [], gateways: [], backlogs: [], ...more },
     autoscaler: null,
+    jobs: null,
     replica: null,
   };
 }

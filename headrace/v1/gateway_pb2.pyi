@@ -53,6 +53,7 @@ class GetStatusResponse(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     ROLLOUTS_FIELD_NUMBER: _builtins.int
     GATEWAYS_FIELD_NUMBER: _builtins.int
+    BACKLOGS_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     version: _builtins.str
     front: _builtins.str
@@ -73,6 +74,10 @@ class GetStatusResponse(_message.Message):
     def gateways(self) -> _containers.RepeatedCompositeFieldContainer[_fleet_pb2.Gateway]:
         """All gateways, this one too, as the registry last said."""
 
+    @_builtins.property
+    def backlogs(self) -> _containers.RepeatedCompositeFieldContainer[_fleet_pb2.Backlog]:
+        """Requests of jobs that are still to be sent, as the registry last said."""
+
     def __init__(
         self,
         *,
@@ -85,10 +90,11 @@ class GetStatusResponse(_message.Message):
         workers: _abc.Iterable[_fleet_pb2.Worker] | None = ...,
         rollouts: _abc.Iterable[Global___RolloutStatus] | None = ...,
         gateways: _abc.Iterable[_fleet_pb2.Gateway] | None = ...,
+        backlogs: _abc.Iterable[_fleet_pb2.Backlog] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broker_connected", b"broker_connected", "front", b"front", "gateway_id", b"gateway_id", "gateways", b"gateways", "models", b"models", "registry_connected", b"registry_connected", "rollouts", b"rollouts", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlogs", b"backlogs", "broker_connected", b"broker_connected", "front", b"front", "gateway_id", b"gateway_id", "gateways", b"gateways", "models", b"models", "registry_connected", b"registry_connected", "rollouts", b"rollouts", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

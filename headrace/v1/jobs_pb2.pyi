@@ -95,6 +95,26 @@ class Job(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ModelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
@@ -110,6 +130,8 @@ class Job(_message.Message):
     WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
     OUTPUT_FILE_FIELD_NUMBER: _builtins.int
     ERROR_FILE_FIELD_NUMBER: _builtins.int
+    TENANT_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___JobState.ValueType
     endpoint: _builtins.str
@@ -129,8 +151,14 @@ class Job(_message.Message):
     output_file: _builtins.str
     """Its results as files, once it has ended; empty where there are none of the kind."""
     error_file: _builtins.str
+    tenant: _builtins.str
+    """Whose it is; empty where no keys were asked for."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def models(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """NAME or NAME:VERSION → requests, of the models with most of them."""
+
     def __init__(
         self,
         *,
@@ -149,10 +177,12 @@ class Job(_message.Message):
         window_seconds: _builtins.int = ...,
         output_file: _builtins.str = ...,
         error_file: _builtins.str = ...,
+        tenant: _builtins.str = ...,
+        models: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_unix_ms", b"cancelled_unix_ms", "completed", b"completed", "created_unix_ms", b"created_unix_ms", "ended_unix_ms", b"ended_unix_ms", "endpoint", b"endpoint", "error_file", b"error_file", "expires_unix_ms", b"expires_unix_ms", "failed", b"failed", "id", b"id", "input_file", b"input_file", "metadata", b"metadata", "output_file", b"output_file", "state", b"state", "total", b"total", "window_seconds", b"window_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled_unix_ms", b"cancelled_unix_ms", "completed", b"completed", "created_unix_ms", b"created_unix_ms", "ended_unix_ms", b"ended_unix_ms", "endpoint", b"endpoint", "error_file", b"error_file", "expires_unix_ms", b"expires_unix_ms", "failed", b"failed", "id", b"id", "input_file", b"input_file", "metadata", b"metadata", "models", b"models", "output_file", b"output_file", "state", b"state", "tenant", b"tenant", "total", b"total", "window_seconds", b"window_seconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

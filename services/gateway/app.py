@@ -17,6 +17,7 @@ from services.common.tenants.access import Access, open_access
 from services.common.tls import Tls
 from services.gateway.application import Application, AsgiApp
 from services.gateway.calls import MethodTable, Stream
+from services.gateway.console.jobs import Presence, jobs_router
 from services.gateway.console.pages import console_router
 from services.gateway.console.picture import live
 from services.gateway.demand import report_demand
@@ -145,7 +146,8 @@ async def _gateway(
             "/headrace.v1.ReplyService/Attach": Stream(replies.attach),
         }
         outcomes = OutcomeReporter(gateway_id, routes, observer, shadows, registry)
-        async with backend.running(), shadows.running(), live(status, settings.autoscaler, tls) as feed:
+        picture = live(status, Presence(jobs, settings.jobs), settings.autoscaler, tls)
+        async with backend.running(), shadows.running(), picture as feed:
             watcher = asyncio.create_task(watch.run(), name="catalogue watch")
             demand = report_demand(registry, gateway_id, pending, backend.unserved)
             reporter = asyncio.create_task(demand, name="demand report")
@@ -153,7 +155,7 @@ async def _gateway(
             try:
                 await asyncio.wait_for(watch.synced.wait(), SYNC_SECONDS)
                 openai = openai_router(text, routes, model_infer(protocol)), files_router(jobs), batches_router(jobs)
-                routers = *openai, console_router(feed)
+                routers = *openai, jobs_router(jobs), console_router(feed)
                 http = http_application(protocol, *routers, access=access, most_bytes=settings.max_request_bytes)
                 yield Gateway(guarded(methods, access), http, watch, backend)
             finally:

@@ -68,6 +68,7 @@ class StatusService:
             workers=[seen.worker for seen in fleet.workers],
             rollouts=[self._rollout(name, rollout) for name, rollout in self._routes.rollouts()],
             gateways=[seen.gateway for seen in fleet.gateways],
+            backlogs=fleet.backlogs,
         )
 
     def _rollout(self, name: str, rollout: Rollout) -> RolloutStatus:

@@ -134,4 +134,6 @@ def _job(view: View) -> pb.Job:
         window_seconds=spec.window_seconds,
         output_file=results_file(spec.id, Kind.OUTPUT) if end is not None and end.completed else "",
         error_file=results_file(spec.id, Kind.ERRORS) if end is not None and end.failed else "",
+        tenant=spec.tenant,
+        models=spec.models,
     )

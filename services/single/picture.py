@@ -44,4 +44,4 @@ class ReplicaPicture:
             gateway_id=self._id, version=package_version("headrace"), front=self._front, models=models
         )
         replica = {"ready": self._backend.ready(), "members": self._members}
-        return {"status": plain(status), "autoscaler": None, "replica": replica}
+        return {"status": plain(status), "autoscaler": None, "jobs": None, "replica": replica}

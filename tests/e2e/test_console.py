@@ -29,6 +29,7 @@ VIEWS = (
     "overview/words%3A1",
     "workers",
     "scaling",
+    "jobs",
     "playground/add_one%3A1",
     "playground/words",
 )

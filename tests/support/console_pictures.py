@@ -4,6 +4,7 @@ python -m tests.support.console_pictures [FOLDER]
 """
 
 import asyncio
+import json
 import sys
 import tempfile
 import threading
@@ -12,11 +13,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import sin
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
 from headrace import AsyncClient, Client
+from headrace.client.jobs import ENDED, JobsClient
 from headrace.client.registry import RegistryClient
 from services.common.tensors import Array
 from tests.support.browser import DESKTOP, PHONE, Watched, chromium, opened
@@ -25,6 +28,7 @@ from tests.support.stack import RunningStack, running_stack, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 LOAD_SECONDS = 110.0
+JOB_SECONDS = 12.0
 SHORT = {
     "HEADRACE_SCALE_DOWN_SECONDS": "15",
     "HEADRACE_SCALE_STABLE_SECONDS": "8",
@@ -108,6 +112,20 @@ def tensors(page: Page) -> None:
     page.locator('[data-answer="there"]').wait_for(timeout=60_000)
 
 
+def submit(jobs: JobsClient, images: Array) -> None:
+    """A job that is done but for a request that its model refuses, one that goes on for minutes, and one that waits."""
+    row = {"inputs": [{"name": "X", "datatype": "FP32", "shape": [1, 64], "data": images[0].tolist()}]}
+    prompt = {"model": "writer", "prompt": PROMPT, "max_tokens": 64}
+
+    def lines(body: dict[str, Any], count: int) -> list[bytes]:
+        return [json.dumps(body).encode() + b"\n"] * count
+
+    short = jobs.submit([*lines(row, 119), *lines({"inputs": []}, 1)], endpoint="/v2/models/digits/infer").id
+    wait_until(lambda: jobs.get(short).state in ENDED, "the short job to end", 60)
+    jobs.submit(lines(row, 60_000), endpoint="/v2/models/digits/versions/1/infer")
+    jobs.submit(lines(prompt, 2_000), endpoint="/v1/completions")
+
+
 def take(light: Watched, dark: Watched, phone: Watched, folder: Path) -> None:
     """One picture after the other."""
     for watched, name, view, size in (
@@ -136,7 +154,17 @@ def take(light: Watched, dark: Watched, phone: Watched, folder: Path) -> None:
             sys.exit(f"the page did what it should not: {watched}")
 
 
-def look(browser: Browser, url: str, folder: Path) -> None:
+def take_jobs(light: Watched, jobs: JobsClient, images: Array, folder: Path) -> None:
+    """Last: jobs take all the room that there is."""
+    submit(jobs, images)
+    light.page.evaluate("location.hash = '#/jobs'")
+    light.page.set_viewport_size({"width": 1280, "height": 400})
+    light.page.locator("table.jobs").get_by_text("running").nth(1).wait_for()
+    light.page.wait_for_timeout(JOB_SECONDS * 1000)
+    light.page.screenshot(path=folder / "jobs-light.png", animations="disabled")
+
+
+def look(browser: Browser, url: str, jobs: JobsClient, images: Array, folder: Path) -> None:
     """Opens the pages first, so that they have a past to show."""
     with ExitStack() as pages:
         light = pages.enter_context(opened(browser, url))
@@ -144,6 +172,7 @@ def look(browser: Browser, url: str, folder: Path) -> None:
         phone = pages.enter_context(opened(browser, url, size=PHONE, colours="dark"))
         light.page.wait_for_timeout(LOAD_SECONDS * 1000)
         take(light, dark, phone, folder)
+        take_jobs(light, jobs, images, folder)
 
 
 def main(folder: Path) -> None:
@@ -153,8 +182,12 @@ def main(folder: Path) -> None:
         data = Path(scratch)
         with running_stack(data / "data", workers="1..3", environment=SHORT) as stack:
             images = push_all(stack, data)
-            with load(stack.address("gateway"), images), chromium() as browser:
-                look(browser, f"http://{stack.http()}/console", folder)
+            with (
+                load(stack.address("gateway"), images),
+                JobsClient(stack.address("jobs")) as jobs,
+                chromium() as browser,
+            ):
+                look(browser, f"http://{stack.http()}/console", jobs, images, folder)
     for path in sorted(folder.glob("*.png")):
         with Image.open(path) as picture:
             small = picture.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)

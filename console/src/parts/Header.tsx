@@ -58,6 +58,7 @@ function Controls({ feed }: { feed: Feed }) {
 function Where({ feed }: { feed: Feed }) {
   const status = feed.snapshot?.status;
   const scaling = feed.snapshot?.autoscaler;
+  const jobs = feed.snapshot?.jobs;
   const replica = feed.snapshot?.replica;
   return (
     <div class="where">
@@ -87,6 +88,7 @@ function Where({ feed }: { feed: Feed }) {
               <Peer name="broker" up={status.broker_connected} />
             </>
           )}
+          {jobs && <Peer name="jobs" up={jobs.up} />}
           {scaling && <Peer name="autoscaler" up={scaling.state !== null} />}
         </>
       )}

@@ -8,6 +8,8 @@ import grpc
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from grpc import aio
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from headrace.v1.jobs_pb2_grpc import FileServiceStub, JobServiceStub
 from services.common.errors import Unimplemented
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 # A batch of an uploaded file is read, checked and kept before it is answered.
 CALL_SECONDS = 300.0
+HEALTH_SECONDS = 1.0
 
 
 class Jobs:
@@ -28,11 +31,20 @@ class Jobs:
     def __init__(self, connection: aio.Channel) -> None:
         self.jobs: JobServiceAsyncStub = JobServiceStub(connection)
         self.files: FileServiceAsyncStub = FileServiceStub(connection)
+        self._health: Any = HealthStub(connection)
 
-    async def ask(self, http: Request, method: Any, request: Any) -> Any:
+    async def up(self) -> bool:
+        """Whether it answers now."""
+        try:
+            answer = await self._health.Check(HealthCheckRequest(), timeout=HEALTH_SECONDS)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == HealthCheckResponse.SERVING)
+
+    async def ask(self, http: Request, method: Any, request: Any, seconds: float = CALL_SECONDS) -> Any:
         """One answer to a request, or to a stream of them, on behalf of an HTTP caller."""
         try:
-            return await method(request, timeout=CALL_SECONDS, metadata=credentials(http.headers))
+            return await method(request, timeout=seconds, metadata=credentials(http.headers))
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
 
