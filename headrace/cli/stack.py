@@ -196,6 +196,10 @@ class Stack:
             http = f"   {scheme}://{child.http}/console" if child.http else ""
             metrics = f"   metrics {scheme}://{self._metrics[child.name]}/metrics"
             self._say(f"  [bold]{child.name:10}[/bold] {child.address:21}{metrics}{http}")
+        if apart := [child.http for child in self._children if child.http not in ("", child.address)]:
+            self._say(
+                f"  the grpc front has a port of its own for HTTP (REST, OpenAI's API, console): {', '.join(apart)}"
+            )
         self._say(f"  data in {self._options.data}, logs in {self._options.data / 'logs'}")
         self._say("ready; push a model with: headrace push NAME PATH   (Ctrl-C drains and stops)")
 

@@ -23,7 +23,7 @@ def up(
     data: Annotated[Path, typer.Option(help="Folder for the stack's state.")] = Path(".headrace"),
     port: Annotated[int, typer.Option(help="The gateway: gRPC, and HTTP with the Envoy front.")] = 8001,
     metrics_port: Annotated[int, typer.Option(help="The gateway's Prometheus endpoint.")] = 8002,
-    http_port: Annotated[int, typer.Option(help="HTTP with the grpc front.")] = 8000,
+    http_port: Annotated[int, typer.Option(help="HTTP's own port with the grpc front.")] = 8000,
     registry_port: Annotated[int, typer.Option(help="The registry.")] = 8003,
     broker_port: Annotated[int, typer.Option(help="The embedded broker, where it is a process of its own.")] = 8004,
     autoscaler_port: Annotated[int, typer.Option(help="The autoscaler, if --workers is a range.")] = 8005,
@@ -92,7 +92,7 @@ def _workers(said: str) -> tuple[int, int]:
 def serve(
     model: Annotated[str, typer.Argument(metavar="NAME_OR_PATH", help="A model in the registry, or a package's path.")],
     port: Annotated[int, typer.Option(help="gRPC, and HTTP with the Envoy front.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="HTTP with the grpc front.")] = 8000,
+    http_port: Annotated[int, typer.Option(help="HTTP's own port with the grpc front.")] = 8000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     front: Annotated[str, typer.Option(help="auto, envoy or grpc.")] = "auto",
     registry: Annotated[str, typer.Option(help="host:port of the registry.")] = "127.0.0.1:8003",

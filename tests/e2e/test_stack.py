@@ -38,6 +38,13 @@ def test_answers_are_right_and_carry_a_receipt(client: Client) -> None:
     assert {"queue_us", "batch_us", "compute_us", "batch_requests"} <= result.receipt.keys()
 
 
+def test_the_terminal_says_where_http_is_when_it_has_a_port_of_its_own(stack: RunningStack) -> None:
+    apart = stack.http() != stack.address("gateway")
+    assert apart == (stack.setting("gateway", "FRONT") == "grpc")
+    told = f"the grpc front has a port of its own for HTTP (REST, OpenAI's API, console): {stack.http()}"
+    assert (told in stack.said()) == apart
+
+
 def test_a_job_has_its_results(stack: RunningStack) -> None:
     tensors = [
         {"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [float(number)] * 16} for number in range(80)

@@ -59,6 +59,10 @@ class RunningStack:
         """What the process logged."""
         return (self._data / "logs" / f"{name}.log").read_text()
 
+    def said(self) -> str:
+        """What `headrace up` printed, on one line."""
+        return " ".join((self._data / "up.log").read_text().split())
+
     def _state(self) -> dict[str, dict[str, str]]:
         state: dict[str, dict[str, str]] = json.loads((self._data / "stack.json").read_text())
         return state

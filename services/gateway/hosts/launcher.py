@@ -46,7 +46,7 @@ def choose_front(asked: str) -> str:
         return "envoy"
     if asked == "envoy":
         raise FailedPrecondition(f"the Envoy front cannot run here: {why}; use --front grpc")
-    print(f"front: grpc.aio, because {why}", file=sys.stderr)
+    print(f"front: grpc.aio, with a port of its own for HTTP, because {why}", file=sys.stderr)
     return "grpc"
 
 
