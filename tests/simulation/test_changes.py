@@ -268,6 +268,20 @@ async def test_a_write_that_the_store_did_not_answer_holds_others_up(store: Step
         await second.catalog.set_alias("b", "good", 3)
 
 
+async def test_an_alias_that_goes_there_and_back_while_it_is_read_is_what_it_is(store: SteppedStore) -> None:
+    """Tags are made of contents here, and what was read in between must not be kept under the first one's."""
+    reading, moving = Registry(store), Registry(store)
+    store.stepped = True
+    player = store.begin(reading.catalog.model("a"))
+    await store.step(player)  # has listed it as it is, and not read it
+    store.stepped = False
+    await moving.catalog.set_alias("a", "good", 3)
+    store.let_all_through()
+    assert (await player).aliases["good"] == 3
+    await moving.catalog.set_alias("a", "good", 1)
+    assert (await reading.catalog.model("a")).aliases["good"] == 1
+
+
 async def test_the_collector_removes_what_dead_changes_left(store: SteppedStore) -> None:
     await store.put(f"{CHANGES}dead", one(b"."))
     await Collector(store).collect()
