@@ -61,7 +61,8 @@ class RolloutServer(RolloutServiceServicer):
             return
         try:
             await self._chain.roll_back(name, reason, rollout.revision)
-        except Conflict:  # another registry, or a person, was first
+        except Conflict as error:  # another registry, or a person, was first; or a dead one holds the turn
+            log.info("'%s' was not rolled back here: %s", name, error)
             return
         except HeadraceError as error:
             log.warning("'%s' must be rolled back and cannot be now: %s", name, error)
