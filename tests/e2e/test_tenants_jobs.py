@@ -27,6 +27,8 @@ def test_a_tenant_has_jobs_of_its_own_which_run_in_its_name(house: House) -> Non
         client.list()
     body = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 16], "data": [1.0] * 16}]}).encode()
     with jobs("search") as client:
+        # Other tests have jobs on this stack, too.
+        known = {each.id for each in client.list()}
         before = house.requests_of("search")
         job = client.submit([body + b"\n"] * 5, endpoint="/v2/models/add_one/infer").id
         assert [each.completed for each in client.watch(job)][-1] == 5
@@ -35,9 +37,9 @@ def test_a_tenant_has_jobs_of_its_own_which_run_in_its_name(house: House) -> Non
         *_, refused = client.watch(client.submit([body], endpoint="/v2/models/ads-rank/infer").id)
         assert (refused.completed, refused.failed) == (0, 1)
         assert "may not use model" in b"".join(client.results(refused.id)).decode()
-        assert [each.id for each in client.list()] == [refused.id, job]
+        assert [each.id for each in client.list() if each.id not in known] == [refused.id, job]
     with jobs("guest") as client:
-        assert client.list() == []
+        assert not {job, refused.id} & {each.id for each in client.list()}
         for look in (client.get, client.cancel, client.delete, lambda name: b"".join(client.results(name))):
             with pytest.raises(NotFoundError, match="no job"):
                 look(job)
