@@ -51,6 +51,8 @@ def _plain(state: GetStatusResponse, scaling: GetScalingResponse | None) -> dict
 
 
 def _render(state: GetStatusResponse, scaling: GetScalingResponse | None) -> Group:
+    if state.single_replica:
+        return Group(f"single replica ({state.front})", _models(state))
     parts = {"registry": state.registry_connected, "broker": state.broker_connected}
     health = "  ".join(f"{name} {'[green]up[/green]' if up else '[red]away[/red]'}" for name, up in parts.items())
     return Group(
@@ -64,15 +66,13 @@ def _render(state: GetStatusResponse, scaling: GetScalingResponse | None) -> Gro
 
 def _models(state: GetStatusResponse) -> Table:
     table = Table("model", "version", title="models", title_justify="left")
-    for heading in ("queued", "in flight", "answered", "failed", "req/s", "p50 ms", "p99 ms", "mean batch", "workers"):
+    figures = ["in flight", "answered", "failed", "req/s", "p50 ms", "p99 ms", "mean batch"]
+    for heading in figures if state.single_replica else ["queued", *figures, "workers"]:
         table.add_column(heading, justify="right")
     for model in state.models:
         batches = sum(model.batch_sizes.values())
         mean = sum(rows * count for rows, count in model.batch_sizes.items()) / batches if batches else 0.0
-        table.add_row(
-            model.name,
-            str(model.version),
-            str(model.queued),
+        seen = [
             str(model.in_flight),
             f"{model.answered:,}",
             f"[red]{model.failed:,}[/red]" if model.failed else "0",
@@ -80,8 +80,10 @@ def _models(state: GetStatusResponse) -> Table:
             f"{model.p50_ms:.2f}",
             f"{model.p99_ms:.2f}",
             f"{mean:.1f}",
-            str(model.consumers),
-        )
+        ]
+        if not state.single_replica:
+            seen = [str(model.queued), *seen, str(model.consumers)]
+        table.add_row(model.name, str(model.version), *seen)
     return table
 
 

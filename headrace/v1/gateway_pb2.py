@@ -26,7 +26,7 @@ from headrace.v1 import fleet_pb2 as headrace_dot_v1_dot_fleet__pb2
 from headrace.v1 import rollout_pb2 as headrace_dot_v1_dot_rollout__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/gateway.proto\x12\x0bheadrace.v1\x1a\x17headrace/v1/fleet.proto\x1a\x19headrace/v1/rollout.proto\"*\n\x10GetStatusRequest\x12\x16\n\x0ewindow_seconds\x18\x01 \x01(\x01\"\xcb\x02\n\x11GetStatusResponse\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x66ront\x18\x03 \x01(\t\x12\x1a\n\x12registry_connected\x18\x04 \x01(\x08\x12\x18\n\x10\x62roker_connected\x18\x05 \x01(\x08\x12(\n\x06models\x18\x06 \x03(\x0b\x32\x18.headrace.v1.ModelStatus\x12$\n\x07workers\x18\x07 \x03(\x0b\x32\x13.headrace.v1.Worker\x12,\n\x08rollouts\x18\x08 \x03(\x0b\x32\x1a.headrace.v1.RolloutStatus\x12&\n\x08gateways\x18\t \x03(\x0b\x32\x14.headrace.v1.Gateway\x12&\n\x08\x62\x61\x63klogs\x18\n \x03(\x0b\x32\x14.headrace.v1.Backlog\"o\n\rRolloutStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07rollout\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Rollout\x12)\n\x06shadow\x18\x03 \x01(\x0b\x32\x19.headrace.v1.ShadowStatus\"\xed\x02\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x11\n\tconsumers\x18\x04 \x01(\r\x12\x11\n\tin_flight\x18\x05 \x01(\r\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x1b\n\x13requests_per_second\x18\x08 \x01(\x01\x12\x0e\n\x06p50_ms\x18\t \x01(\x01\x12\x0e\n\x06p99_ms\x18\n \x01(\x01\x12=\n\x0b\x62\x61tch_sizes\x18\x0b \x03(\x0b\x32(.headrace.v1.ModelStatus.BatchSizesEntry\x12\x0f\n\x07\x61liases\x18\x0c \x03(\t\x12\x0f\n\x07runtime\x18\r \x01(\t\x12\x16\n\x0elanguage_model\x18\x0e \x01(\x08\x1a\x31\n\x0f\x42\x61tchSizesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32^\n\x0eGatewayService\x12L\n\tGetStatus\x12\x1d.headrace.v1.GetStatusRequest\x1a\x1e.headrace.v1.GetStatusResponse\"\x00\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19headrace/v1/gateway.proto\x12\x0bheadrace.v1\x1a\x17headrace/v1/fleet.proto\x1a\x19headrace/v1/rollout.proto\"*\n\x10GetStatusRequest\x12\x16\n\x0ewindow_seconds\x18\x01 \x01(\x01\"\xe3\x02\n\x11GetStatusResponse\x12\x12\n\ngateway_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05\x66ront\x18\x03 \x01(\t\x12\x1a\n\x12registry_connected\x18\x04 \x01(\x08\x12\x18\n\x10\x62roker_connected\x18\x05 \x01(\x08\x12(\n\x06models\x18\x06 \x03(\x0b\x32\x18.headrace.v1.ModelStatus\x12$\n\x07workers\x18\x07 \x03(\x0b\x32\x13.headrace.v1.Worker\x12,\n\x08rollouts\x18\x08 \x03(\x0b\x32\x1a.headrace.v1.RolloutStatus\x12&\n\x08gateways\x18\t \x03(\x0b\x32\x14.headrace.v1.Gateway\x12&\n\x08\x62\x61\x63klogs\x18\n \x03(\x0b\x32\x14.headrace.v1.Backlog\x12\x16\n\x0esingle_replica\x18\x0b \x01(\x08\"o\n\rRolloutStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x07rollout\x18\x02 \x01(\x0b\x32\x14.headrace.v1.Rollout\x12)\n\x06shadow\x18\x03 \x01(\x0b\x32\x19.headrace.v1.ShadowStatus\"\xed\x02\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x11\n\tconsumers\x18\x04 \x01(\r\x12\x11\n\tin_flight\x18\x05 \x01(\r\x12\x10\n\x08\x61nswered\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x1b\n\x13requests_per_second\x18\x08 \x01(\x01\x12\x0e\n\x06p50_ms\x18\t \x01(\x01\x12\x0e\n\x06p99_ms\x18\n \x01(\x01\x12=\n\x0b\x62\x61tch_sizes\x18\x0b \x03(\x0b\x32(.headrace.v1.ModelStatus.BatchSizesEntry\x12\x0f\n\x07\x61liases\x18\x0c \x03(\t\x12\x0f\n\x07runtime\x18\r \x01(\t\x12\x16\n\x0elanguage_model\x18\x0e \x01(\x08\x1a\x31\n\x0f\x42\x61tchSizesEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x32^\n\x0eGatewayService\x12L\n\tGetStatus\x12\x1d.headrace.v1.GetStatusRequest\x1a\x1e.headrace.v1.GetStatusResponse\"\x00\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,13 +38,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=94
   _globals['_GETSTATUSREQUEST']._serialized_end=136
   _globals['_GETSTATUSRESPONSE']._serialized_start=139
-  _globals['_GETSTATUSRESPONSE']._serialized_end=470
-  _globals['_ROLLOUTSTATUS']._serialized_start=472
-  _globals['_ROLLOUTSTATUS']._serialized_end=583
-  _globals['_MODELSTATUS']._serialized_start=586
-  _globals['_MODELSTATUS']._serialized_end=951
-  _globals['_MODELSTATUS_BATCHSIZESENTRY']._serialized_start=902
-  _globals['_MODELSTATUS_BATCHSIZESENTRY']._serialized_end=951
-  _globals['_GATEWAYSERVICE']._serialized_start=953
-  _globals['_GATEWAYSERVICE']._serialized_end=1047
+  _globals['_GETSTATUSRESPONSE']._serialized_end=494
+  _globals['_ROLLOUTSTATUS']._serialized_start=496
+  _globals['_ROLLOUTSTATUS']._serialized_end=607
+  _globals['_MODELSTATUS']._serialized_start=610
+  _globals['_MODELSTATUS']._serialized_end=975
+  _globals['_MODELSTATUS_BATCHSIZESENTRY']._serialized_start=926
+  _globals['_MODELSTATUS_BATCHSIZESENTRY']._serialized_end=975
+  _globals['_GATEWAYSERVICE']._serialized_start=977
+  _globals['_GATEWAYSERVICE']._serialized_end=1071
 # @@protoc_insertion_point(module_scope)

@@ -54,12 +54,15 @@ class GetStatusResponse(_message.Message):
     ROLLOUTS_FIELD_NUMBER: _builtins.int
     GATEWAYS_FIELD_NUMBER: _builtins.int
     BACKLOGS_FIELD_NUMBER: _builtins.int
+    SINGLE_REPLICA_FIELD_NUMBER: _builtins.int
     gateway_id: _builtins.str
     version: _builtins.str
     front: _builtins.str
     """"envoy" or "grpc"."""
     registry_connected: _builtins.bool
     broker_connected: _builtins.bool
+    single_replica: _builtins.bool
+    """One process by itself: no registry, broker or workers, and nothing said of them."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelStatus]: ...
     @_builtins.property
@@ -91,10 +94,11 @@ class GetStatusResponse(_message.Message):
         rollouts: _abc.Iterable[Global___RolloutStatus] | None = ...,
         gateways: _abc.Iterable[_fleet_pb2.Gateway] | None = ...,
         backlogs: _abc.Iterable[_fleet_pb2.Backlog] | None = ...,
+        single_replica: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlogs", b"backlogs", "broker_connected", b"broker_connected", "front", b"front", "gateway_id", b"gateway_id", "gateways", b"gateways", "models", b"models", "registry_connected", b"registry_connected", "rollouts", b"rollouts", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backlogs", b"backlogs", "broker_connected", b"broker_connected", "front", b"front", "gateway_id", b"gateway_id", "gateways", b"gateways", "models", b"models", "registry_connected", b"registry_connected", "rollouts", b"rollouts", "single_replica", b"single_replica", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -89,7 +89,8 @@ async def _single(
         picture = ReplicaPicture(found, front, routes=routes, backend=backend, observer=observer)
         routers = openai_router(text, routes, model_infer(protocol)), console_router(Live(picture.look))
         http = http_application(protocol, *routers, access=access, most_bytes=settings.max_request_bytes)
-        yield Single(guarded({**protocol, **text.methods()}, access), http, backend)
+        methods = {**protocol, **text.methods(), **picture.methods()}
+        yield Single(guarded(methods, access), http, backend)
 
 
 @asynccontextmanager

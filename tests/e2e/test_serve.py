@@ -1,6 +1,7 @@
 """`headrace serve`: a single replica of a path, or of a name, a version or an alias in the registry."""
 
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -53,6 +54,17 @@ def test_requests_run_one_at_a_time_and_each_leaves_a_latency_line(tmp_path: Pat
             results = list(pool.map(lambda _: client.infer("m", ONES, timeout=20), range(64)))
         assert {result.receipt["batch_requests"] for result in results} == {1}
         assert len(one.latency_lines()) == 64
+
+
+def test_status_shows_what_a_single_replica_has(tmp_path: Path) -> None:
+    with replica(str(models.add_one(tmp_path / "m.onnx")), tmp_path / "replica") as one, Client(one.grpc) as client:
+        client.infer("m", ONES, timeout=20)
+        [model] = client.status().models
+        assert (model.name, model.answered, dict(model.batch_sizes)) == ("m", 1, {1: 1})
+        command = [sys.executable, "-m", "headrace.cli.main", "status", "--once", "--address", one.grpc]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "single replica" in shown
+    assert not {"queued", "workers", "broker"} & set(shown.split())
 
 
 @pytest.mark.parametrize("front", FRONTS)
